@@ -1,0 +1,28 @@
+//! Fuzz targets, one a parser.
+//!
+//! The parsers' own files are compiled in here, without the rest of devbox: no network, no async, and
+//! a target sees what the crate keeps to itself.
+
+#[path = "../../src/digest.rs"]
+pub mod digest;
+#[path = "../../src/error.rs"]
+pub mod error;
+#[path = "../../src/image/mod.rs"]
+pub mod image;
+#[path = "../../src/parity/mod.rs"]
+pub mod parity;
+#[path = "../../src/spec/mod.rs"]
+pub mod spec;
+
+pub mod input;
+pub mod mutate;
+pub mod sparse;
+pub mod target;
+pub mod trace;
+
+/// Memory that one input may take together with its image; beyond it the process ends, and libFuzzer
+/// keeps the input.
+const MEMORY: usize = 256 << 20;
+
+#[global_allocator]
+static ALLOCATOR: cap::Cap<std::alloc::System> = cap::Cap::new(std::alloc::System, MEMORY);

@@ -1,0 +1,81 @@
+//! Targets whose input is the text itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::checks;
+use crate::error::{Error, Result};
+use crate::image::boot::{self, Files};
+use crate::parity::manifest::Manifest;
+use crate::spec;
+
+/// Boot loader configuration. The input is a list of names and contents, all ended by NUL.
+pub fn boot(data: &[u8]) {
+    let files = Listed::of(data);
+    match boot::entries(&files) {
+        Ok(entries) => {
+            let defaults = entries.iter().filter(|entry| entry.default).count();
+            assert!(defaults <= 1, "{defaults} entries are the default");
+            assert_eq!(boot::default_entry(&entries).is_some(), defaults == 1);
+        }
+        Err(e) => checks::error(&e),
+    }
+}
+
+struct Listed<'a>(BTreeMap<&'a [u8], &'a [u8]>);
+
+impl<'a> Listed<'a> {
+    fn of(data: &'a [u8]) -> Self {
+        let mut words = data.split(|byte| *byte == 0);
+        let mut files = BTreeMap::new();
+        while let (Some(name), Some(contents)) = (words.next(), words.next()) {
+            files.insert(name, contents);
+        }
+        Listed(files)
+    }
+}
+
+impl Files for Listed<'_> {
+    fn read(&self, path: &[u8], limit: u64) -> Result<Option<Vec<u8>>> {
+        match self.0.get(path) {
+            Some(text) if text.len() as u64 > limit => Err(Error::undetermined("too long")),
+            found => Ok(found.map(|text| text.to_vec())),
+        }
+    }
+
+    fn size(&self, path: &[u8]) -> Result<Option<u64>> {
+        Ok(self.0.get(path).map(|text| text.len() as u64))
+    }
+
+    fn list(&self, path: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let inside = self.0.keys().filter_map(|file| {
+            let rest = file.strip_prefix(path)?.strip_prefix(b"/")?;
+            rest.split(|byte| *byte == b'/').next().map(<[u8]>::to_vec)
+        });
+        Ok(inside.collect::<BTreeSet<_>>().into_iter().collect())
+    }
+}
+
+/// A manifest; one that is taken can be written.
+pub fn manifest(data: &[u8]) {
+    match Manifest::read(data, &checks::limits()) {
+        Ok(manifest) => manifest.write(&mut std::io::sink()).expect("it can be written"),
+        Err(e) => checks::error(&e),
+    }
+}
+
+/// A devbox.toml: the spec, or problems that can be shown.
+pub fn spec(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    // A folder that is there and has nothing that a spec could name.
+    match spec::parse(text, Path::new(spec::FILE_NAME), Path::new("/proc/self/task")) {
+        Ok(spec) => {
+            let _ = spec::digest::spec1(&spec, None);
+        }
+        Err(problems) => {
+            let error = Error::from(problems);
+            let text = error.to_string();
+            assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The machine that the steps run in: started for the build alone, with a login for it alone.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::seed;
+use super::workspace::Workspace;
+use crate::error::{Error, Result};
+use crate::event::Events;
+use crate::guest::keys::KeyPair;
+use crate::guest::ssh::{Client, Target};
+use crate::machine::config::{
+    self, Accelerator, Config, Disk, DiskFormat, Firmware, Forward, Lifetime, Network, Protocol,
+};
+use crate::machine::{Machine, Stopped, ready};
+use crate::spec::{self, Spec};
+
+/// Until the guest takes a login: 60 to 90 s under emulation on an idle host.
+const READY: Duration = Duration::from_secs(900);
+/// For a clean shutdown; an emulated Debian takes 10 to 20 s.
+const SHUTDOWN: Duration = Duration::from_secs(180);
+
+/// A running guest that takes the build's logins.
+#[derive(Debug)]
+pub(super) struct Guest {
+    machine: Machine,
+    pub(super) client: Client,
+    /// The base64 part of the build's public key.
+    pub(super) key: String,
+}
+
+impl Guest {
+    /// Boots `overlay` and waits for a login.
+    pub(super) async fn boot(
+        spec: &Spec,
+        overlay: &Path,
+        work: &Workspace,
+        accelerator: Accelerator,
+        events: &Events,
+        cancel: &CancellationToken,
+    ) -> Result<Guest> {
+        let start = Instant::now();
+        events.phase("Booting the image to run its steps");
+        let dir = work.machine("steps");
+        let ssh_dir = work.file("ssh");
+        let (key, host_key) =
+            (KeyPair::generate("devbox build")?, KeyPair::generate("build host")?);
+        crate::host::private_dir(&ssh_dir)?;
+        key.write(&Client::key_path(&ssh_dir))?;
+        let uuid = config::new_uuid()?;
+        let seed = work.file("seed.iso");
+        let mac = config::mac(&uuid);
+        seed::write(&seed, &uuid, &spec.seal.hostname, &mac, &key, &host_key)?;
+
+        let config = Config {
+            name: format!("{}-build", spec.name),
+            uuid,
+            cpus: spec.machine.cpus,
+            memory: spec.machine.memory,
+            firmware: match spec.machine.firmware {
+                spec::Firmware::Bios => Firmware::Bios,
+                spec::Firmware::Uefi => Firmware::Uefi,
+            },
+            accelerator,
+            disks: vec![Disk {
+                path: overlay.to_owned(),
+                format: DiskFormat::Qcow2,
+                read_only: false,
+                serial: "devbox-disk".to_owned(),
+            }],
+            seed: Some(seed),
+            kernel: None,
+            network: Network::User {
+                forwards: vec![Forward {
+                    guest: 22,
+                    host: None,
+                    host_ip: Ipv4Addr::LOCALHOST,
+                    protocol: Protocol::Tcp,
+                    auto_correct: true,
+                }],
+                restrict: false,
+            },
+            rtc: None,
+            lifetime: Lifetime::WithParent,
+            agent: false,
+        };
+        let machine = Machine::launch(config, &dir, work.runtime(), events, cancel).await?;
+        let port = machine.forwarded(22).map(|f| (f.host_ip, f.host));
+        let Some((host, port)) = port else {
+            return Err(Error::failed("the build's machine has no ssh port"));
+        };
+        let target = Target { name: "build".to_owned(), user: seed::USER.to_owned(), host, port };
+        let control = work.runtime().join("c");
+        let client = Client::new(&ssh_dir, &control, target, host_key.public())?;
+        let key = key.public().split_whitespace().nth(1).unwrap_or_default().to_owned();
+        let mut guest = Guest { machine, client, key };
+        let mut probes = ready::ssh_probes(&guest.client);
+        probes.push(ready::cloud_init_probe(&guest.client));
+        if let Err(e) = guest.machine.wait_ready(&probes, READY, cancel).await {
+            guest.kill().await?;
+            return Err(e);
+        }
+        events.done("booted, ssh answers", start.elapsed());
+        Ok(guest)
+    }
+
+    /// What the guest writes on its serial console.
+    pub(super) fn serial_log(&self) -> &Path {
+        self.machine.serial_log()
+    }
+
+    /// Shuts down as a person would; the disk is then as the guest left it.
+    pub(super) async fn shut_down(
+        mut self,
+        events: &Events,
+        cancel: &CancellationToken,
+    ) -> Result<()> {
+        let start = Instant::now();
+        events.phase("Shutting down");
+        self.client.disconnect().await;
+        let stopped = self.machine.shutdown(SHUTDOWN, cancel).await?;
+        if cancel.is_cancelled() {
+            return Err(Error::interrupted("interrupted while the build's machine shut down"));
+        }
+        match stopped {
+            Stopped::PoweredOff | Stopped::Already => {
+                events.done(format!("the guest {stopped}"), start.elapsed());
+                Ok(())
+            }
+            Stopped::Quit | Stopped::Killed => Err(Error::failed(format!(
+                "the build's guest {stopped}; its disk may lack what the steps wrote"
+            ))
+            .detail(format!("serial log: {}", self.serial_log().display()))
+            .hint("See at the serial log's end what it waited for; the image needs a power button handler (systemd-logind or acpid).")),
+        }
+    }
+
+    /// Ends the machine at once; its disk is not used any more.
+    pub(super) async fn kill(&mut self) -> Result<()> {
+        self.client.disconnect().await;
+        self.machine.kill().await
+    }
+}

@@ -1,0 +1,438 @@
+//! Runs a spec: source -> overlay -> boot -> steps -> shut down -> seal -> flatten -> check ->
+//! store -> outputs.
+//!
+//! Each stage cleans up behind itself, also after a failure and Ctrl-C: machines are ended by their
+//! stage and die with devbox, files lie in a [`workspace`] that is removed, and the store and the
+//! outputs get whole files by rename. What stays after a failure is a folder of logs, named in the
+//! message.
+
+mod files;
+mod guest;
+mod mirror;
+mod outputs;
+pub mod seal;
+mod seed;
+mod steps;
+mod workspace;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::digest::{FileDigest, SpecDigest};
+use crate::error::{Error, Kind, Result};
+use crate::event::Events;
+use crate::exec::sandbox::{self, Policy};
+use crate::exec::tools;
+use crate::host::Paths;
+use crate::image::Limits;
+use crate::image::container::Format;
+use crate::image::disk::Disk;
+use crate::machine::accel;
+use crate::machine::config::Accelerator;
+use crate::parity::bytes::Chunks;
+use crate::parity::content::Content;
+use crate::source::image::ResolvedImage;
+use crate::source::{self, SourceDisk, seed::Seed};
+use crate::spec::{self, Firmware, InputFormat, Source, Spec};
+use crate::store::{BoxConfig, BoxRef, Existing, Outcome, Staged, Store};
+
+use guest::Guest;
+pub use mirror::Loan;
+pub use outputs::Output;
+use seal::{Bootable, Seal, Values};
+use workspace::Workspace;
+
+/// What a caller may choose.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Where the outputs go; `dist` in the spec's folder if absent.
+    pub output_dir: Option<PathBuf>,
+    /// Writes the outputs that the spec names; `up` needs only the box.
+    pub outputs: bool,
+    /// Builds although the store has a box that was made from the same inputs.
+    pub rebuild: bool,
+    /// Moves a name that is taken to the new box.
+    pub replace: bool,
+    /// Whether `qemu-img` may read disks where this host cannot isolate it.
+    pub sandbox: Policy,
+}
+
+/// What a build brought.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// The box in the store.
+    pub image: BoxRef,
+    /// The outputs, in the order of the spec.
+    pub outputs: Vec<Output>,
+    /// Whether the store had the box already, so that nothing was built.
+    pub reused: bool,
+}
+
+/// Builds the spec's box and its outputs.
+///
+/// # Errors
+/// Whatever stands in the way: a missing tool, a name that is taken, a failing step, an image that
+/// cannot be sealed, no space; or Ctrl-C (kind `Interrupted`). No process and no half output is left.
+pub async fn run(
+    spec: &Spec,
+    paths: &Paths,
+    options: &Options,
+    events: &Events,
+    cancel: &CancellationToken,
+) -> Result<Built> {
+    let build = Build { spec, paths, options, events, cancel };
+    // A build that could not read something has failed; only a comparison can be undetermined.
+    build.run().await.map_err(|e| match e.kind() {
+        Kind::Undetermined => e.with_kind(Kind::Failed),
+        _ => e,
+    })
+}
+
+/// The arguments of [`run`], for its stages.
+struct Build<'a> {
+    spec: &'a Spec,
+    paths: &'a Paths,
+    options: &'a Options,
+    events: &'a Events,
+    cancel: &'a CancellationToken,
+}
+
+impl Build<'_> {
+    /// The stages, in order.
+    async fn run(&self) -> Result<Built> {
+        self.check_host()?;
+        let store = Store::open(&self.paths.store)?;
+        let mut work = Workspace::open(self.spec, self.paths)?;
+        let image = self.image().await?;
+        let spec1 = spec::digest::spec1(self.spec, image.as_ref().map(|(_, digest)| digest))?;
+        let stored = self.reusable(&store, spec1)?;
+        let reused = stored.is_some();
+        let image = match (stored, image) {
+            (Some(stored), _) => stored,
+            (None, Some((image, _))) => {
+                self.make(&store, spec1, &self.image_disk(image)?, &work).await?
+            }
+            (None, None) => self.make(&store, spec1, &self.packages_disk().await?, &work).await?,
+        };
+        let outputs = self.outputs(&image).await?;
+        work.succeeded();
+        Ok(Built { image, outputs, reused })
+    }
+
+    /// All tools, before any work.
+    fn check_host(&self) -> Result<()> {
+        for tool in [tools::QEMU_X86, tools::QEMU_IMG, tools::SSH, tools::TAR] {
+            tool.find()?;
+        }
+        sandbox::check("qemu-img", self.options.sandbox)?;
+        if self.spec.machine.firmware == Firmware::Uefi {
+            crate::machine::firmware::find()?;
+        }
+        let now = jiff::Timestamp::now().as_second();
+        if self.spec.seal.epoch.is_some_and(|epoch| epoch > now) {
+            return Err(Error::usage("`seal.epoch` lies in the future")
+                .detail("files that the build writes now would be older than it, with times that differ from build to build")
+                .hint("Give a date in the past, or leave it out."));
+        }
+        Ok(())
+    }
+
+    fn existing(&self) -> Existing {
+        if self.options.replace { Existing::Replace } else { Existing::Refuse }
+    }
+
+    /// The stored box of the same inputs; an error if the name is taken by other inputs.
+    fn reusable(&self, store: &Store, spec1: SpecDigest) -> Result<Option<BoxRef>> {
+        store.may_add(&self.spec.name, &self.spec.version, spec1, self.existing())?;
+        if self.options.rebuild {
+            return Ok(None);
+        }
+        let stored = store.find(&self.spec.name, &self.spec.version)?;
+        let same = stored.filter(|image| image.config().spec1 == spec1);
+        if let Some(image) = &same {
+            self.events.note(format!(
+                "{} is in the store, built from the same inputs; `devbox build --rebuild` builds it again",
+                image.config().reference()
+            ));
+        }
+        Ok(same)
+    }
+
+    /// The verified image of an `image` source, with its digest.
+    async fn image(&self) -> Result<Option<(ResolvedImage, FileDigest)>> {
+        let Source::Image(image) = &self.spec.source else { return Ok(None) };
+        let image = source::image::resolve(image, self.paths, self.events, self.cancel).await?;
+        let digest = format!("sha256:{}", image.sha256);
+        let digest = digest.parse().map_err(|e| Error::failed("a damaged digest").cause(e))?;
+        Ok(Some((image, digest)))
+    }
+
+    async fn packages_disk(&self) -> Result<SourceDisk> {
+        let Spec { name, arch, seal, source, .. } = self.spec;
+        let Source::Packages(packages) = source else {
+            return Err(Error::failed("the spec's source is not `packages`"));
+        };
+        let seed = Seed::from_text(name);
+        let (events, cancel) = (self.events, self.cancel);
+        source::packages::build(packages, *arch, seal.epoch, &seed, self.paths, events, cancel)
+            .await
+    }
+
+    /// An image as the disk to start from. Its date is that of its newest file.
+    fn image_disk(&self, image: ResolvedImage) -> Result<SourceDisk> {
+        let format = source_format(&image)?;
+        let epoch = match self.spec.seal.epoch {
+            Some(epoch) => epoch,
+            None => newest_file(&image)?.min(jiff::Timestamp::now().as_second()),
+        };
+        Ok(SourceDisk {
+            format,
+            path: image.path,
+            // All outputs have the same size in whole MiB, as a fixed VHD must (Azure).
+            size: image.virtual_size.next_multiple_of(1 << 20),
+            epoch,
+            key: image.sha256,
+        })
+    }
+
+    /// From the source's disk to the box in the store.
+    async fn make(
+        &self,
+        store: &Store,
+        spec1: SpecDigest,
+        source: &SourceDisk,
+        work: &Workspace,
+    ) -> Result<BoxRef> {
+        let format = container_format(source.format);
+        let within = [parent(&source.path), parent(&work.file("disk"))];
+        // What cannot be sealed is refused before a minute of work.
+        Bootable::find(&source.path, format, &within)?;
+        let data = outputs::allocated(&*outputs::open(&source.path, format)?.reader)?;
+        outputs::check_space(&self.paths.cache, data, "the build")?;
+        outputs::check_space(&self.paths.store, data, "the new box")?;
+
+        let overlay = work.file("disk.qcow2");
+        let policy = self.options.sandbox;
+        let path = std::path::absolute(&source.path)?;
+        outputs::overlay(&path, format, source.size, &overlay, policy)?;
+        let choice = accel::choose(&self.paths.cache).await?;
+        self.events.note(format!("guests run by {}", choice.reason));
+        let values = self.provision(source.epoch, &overlay, work, choice.accelerator).await?;
+        let bootable = Bootable::find(&overlay, Format::Qcow2, &within)?;
+        self.seal(&overlay, &bootable, &values, work, choice.accelerator).await?;
+        self.keep(store, spec1, source, &overlay, &bootable, &values).await
+    }
+
+    /// Boots the overlay, runs the steps, shuts down. Without steps nothing has to boot, and the
+    /// image is sealed as the source made it.
+    async fn provision(
+        &self,
+        epoch: i64,
+        overlay: &Path,
+        work: &Workspace,
+        accelerator: Accelerator,
+    ) -> Result<Values> {
+        let mut values = Values {
+            epoch,
+            hostname: self.spec.seal.hostname.clone(),
+            user: seed::USER.to_owned(),
+            key: String::new(),
+            forbidden: vec![],
+        };
+        let loans = self.loans().await?;
+        values.forbidden = loans.iter().filter_map(Loan::trace).collect();
+        if self.spec.steps.is_empty() {
+            return Ok(values);
+        }
+        let (events, cancel) = (self.events, self.cancel);
+        let mut guest = Guest::boot(self.spec, overlay, work, accelerator, events, cancel).await?;
+        values.key = guest.key.clone();
+        let ran = steps::run(&self.spec.steps, epoch, &loans, &guest, events, cancel).await;
+        if let Err(e) = ran {
+            guest.kill().await?;
+            return Err(e);
+        }
+        guest.shut_down(events, cancel).await?;
+        Ok(values)
+    }
+
+    /// The host's mirrors in place of the spec's.
+    async fn loans(&self) -> Result<Vec<Loan>> {
+        let Source::Packages(packages) = &self.spec.source else { return Ok(vec![]) };
+        let mirrors = source::packages::host_mirrors(packages, self.spec.arch, self.cancel).await?;
+        Ok(mirrors.iter().filter_map(|(own, host)| Loan::new(own, host)).collect())
+    }
+
+    async fn seal(
+        &self,
+        overlay: &Path,
+        bootable: &Bootable,
+        values: &Values,
+        work: &Workspace,
+        accelerator: Accelerator,
+    ) -> Result<()> {
+        let start = Instant::now();
+        self.events.phase("Sealing");
+        let seal = Seal {
+            overlay,
+            bootable,
+            values,
+            dir: &work.machine("seal"),
+            runtime: work.runtime(),
+            accelerator,
+            cpus: self.spec.machine.cpus,
+        };
+        let report = seal.run(self.events, self.cancel).await?;
+        for change in &report.changes {
+            self.events
+                .program("seal", format!("{}: {} {}", change.step, change.what, change.path));
+        }
+        for note in &report.notes {
+            self.events.note(note);
+        }
+        let changed = report.changes.len();
+        self.events.done(format!("sealed, {changed} paths changed"), start.elapsed());
+        Ok(())
+    }
+
+    /// Flattens the sealed disk into the store, checks it there, and gives it its name.
+    async fn keep(
+        &self,
+        store: &Store,
+        spec1: SpecDigest,
+        source: &SourceDisk,
+        overlay: &Path,
+        bootable: &Bootable,
+        values: &Values,
+    ) -> Result<BoxRef> {
+        let start = Instant::now();
+        self.events.phase("Checking the sealed image and hashing it");
+        let disk = store.stage()?;
+        let policy = self.options.sandbox;
+        let path = std::path::absolute(&source.path)?;
+        outputs::flatten(overlay, &path, disk.path(), policy, self.cancel).await?;
+        let (spec, cmdline, values) = (self.spec.clone(), bootable.cmdline.clone(), values.clone());
+        let (store, existing, size) = (store.clone(), self.existing(), source.size);
+        // Hashing fills a core for seconds; Ctrl-C is heard at its end.
+        let work = move || {
+            let config = describe(&spec, spec1, &disk, size, cmdline, &values)?;
+            store.add(&config, disk, existing)
+        };
+        let added = tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|e| Error::failed("hashing was stopped").cause(e))??;
+        let reference = added.image.config().reference();
+        self.events.done(
+            match added.outcome {
+                Outcome::New => format!("{reference} is in the store"),
+                Outcome::Replaced => format!("{reference} means the new box now"),
+                Outcome::Same => format!("{reference} was in the store already, byte for byte"),
+                Outcome::SameContent => {
+                    format!(
+                        "{reference} was in the store already with the same content; kept as it is"
+                    )
+                }
+            },
+            start.elapsed(),
+        );
+        Ok(added.image)
+    }
+
+    async fn outputs(&self, image: &BoxRef) -> Result<Vec<Output>> {
+        if !self.options.outputs {
+            return Ok(vec![]);
+        }
+        let dir = match &self.options.output_dir {
+            Some(dir) => dir.clone(),
+            None => self.spec.dir.join("dist"),
+        };
+        let policy = self.options.sandbox;
+        outputs::write(image, &self.spec.outputs, &dir, policy, self.events, self.cancel).await
+    }
+}
+
+/// Proves that the disk is sealed, and hashes it.
+fn describe(
+    spec: &Spec,
+    spec1: SpecDigest,
+    disk: &Staged,
+    size: u64,
+    cmdline: String,
+    values: &Values,
+) -> Result<BoxConfig> {
+    let container = outputs::open(disk.path(), Format::Qcow2)?;
+    let disk = Disk::read(container, &Limits::default())?;
+    seal::check::check(&disk, values)?;
+    let reader = &disk.container.reader;
+    if reader.size() != size {
+        return Err(Error::failed(format!(
+            "the sealed disk has {} bytes instead of {size}",
+            reader.size()
+        )));
+    }
+    Ok(BoxConfig {
+        name: spec.name.clone(),
+        version: spec.version.clone(),
+        arch: spec.arch.as_str().to_owned(),
+        firmware: match spec.machine.firmware {
+            Firmware::Bios => "bios".to_owned(),
+            Firmware::Uefi => "uefi".to_owned(),
+        },
+        spec1,
+        bytes1: Chunks::read(&**reader)?.digest(),
+        box1: Content::read(&disk)?.digest(),
+        disk_size: size,
+        cmdline,
+        epoch: values.epoch,
+        seal: seal::VERSION.to_owned(),
+        devbox: env!("CARGO_PKG_VERSION").to_owned(),
+    })
+}
+
+/// The format of a source: one that is a single file, which its digest covers as a whole.
+fn source_format(image: &ResolvedImage) -> Result<InputFormat> {
+    match image.format {
+        Format::Raw => Ok(InputFormat::Raw),
+        Format::Qcow2 => Ok(InputFormat::Qcow2),
+        Format::Vhd => Ok(InputFormat::Vhd),
+        other => Err(Error::failed(format!(
+            "`{}` is a {} disk, which no box is built from",
+            image.path.display(),
+            other.as_str()
+        ))
+        .hint("Convert it with `qemu-img convert -O qcow2`, and use the result as the source.")),
+    }
+}
+
+/// The time of the newest file on the image's Linux filesystems, in seconds since 1970 UTC.
+fn newest_file(image: &ResolvedImage) -> Result<i64> {
+    let disk = Disk::read(outputs::open(&image.path, image.format)?, &Limits::default())?;
+    let mut newest = None;
+    for fs in disk.parts.iter().filter_map(|part| part.filesystem.as_ref()) {
+        // vfat counts in local time.
+        if fs.identity().kind != "vfat" {
+            newest = newest.max(fs.tree()?.nodes.iter().map(|node| node.mtime).max());
+        }
+    }
+    newest.ok_or_else(|| {
+        Error::failed(format!(
+            "`{}` has no Linux filesystem that is read here",
+            image.path.display()
+        ))
+        .hint("Use an image with an ext4 root filesystem.")
+    })
+}
+
+fn container_format(format: InputFormat) -> Format {
+    match format {
+        InputFormat::Raw => Format::Raw,
+        InputFormat::Qcow2 => Format::Qcow2,
+        InputFormat::Vhd => Format::Vhd,
+    }
+}
+
+fn parent(path: &Path) -> PathBuf {
+    path.parent().map(Path::to_path_buf).unwrap_or_default()
+}

@@ -1,0 +1,285 @@
+//! `devbox box`.
+
+use bytesize::ByteSize;
+use clap::Subcommand;
+use fs_err as fs;
+use serde_json::{Value, json};
+
+use crate::cli::Context;
+use crate::error::{Error, Result, exit};
+use crate::host::Paths;
+use crate::store::{BoxRef, Live, Pruned, Store};
+use crate::ui;
+
+/// List, show, remove and prune the boxes in the store.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List the boxes in the store.
+    List {
+        /// Print as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one box: its digests, its disk, the machines that use it.
+    Show {
+        /// `NAME:VERSION`, or NAME if there is only one version of it.
+        #[arg(value_name = "BOX")]
+        name: String,
+        /// Read the whole disk and compare its digest.
+        #[arg(long)]
+        verify: bool,
+        /// Print as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove one box and what only it needs.
+    Remove {
+        /// `NAME:VERSION`, or NAME if there is only one version of it.
+        #[arg(value_name = "BOX")]
+        name: String,
+        /// Print as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove what no box and no machine needs.
+    Prune {
+        /// Only say what would be removed.
+        #[arg(long)]
+        dry_run: bool,
+        /// Print as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
+    let store = Store::open(&ctx.paths.store)?;
+    match args.verb {
+        Verb::List { json } => {
+            if !list(&store, &live(&ctx.paths)?, json)? {
+                ctx.events.note("the store is empty; `devbox build` puts a box into it");
+            }
+        }
+        Verb::Show { name, verify, json } => {
+            let image = named(&store, &name)?;
+            if verify {
+                store.verify(&image)?;
+            }
+            show(&image, &live(&ctx.paths)?, json);
+        }
+        Verb::Remove { name, json } => {
+            let (name, version) = split(&store, &name)?;
+            let removed = store.remove(&name, &version, &live(&ctx.paths)?)?;
+            report(&format!("removed {name}:{version}"), &removed, json);
+        }
+        Verb::Prune { dry_run, json } => {
+            let pruned = store.prune(&live(&ctx.paths)?, dry_run)?;
+            report(if dry_run { "would remove" } else { "removed" }, &pruned, json);
+        }
+    }
+    Ok(exit::OK)
+}
+
+/// Whether there is any box.
+fn list(store: &Store, live: &Live, json: bool) -> Result<bool> {
+    let boxes = store.list()?;
+    if json {
+        let all: Vec<Value> = boxes.iter().map(|image| describe(image, live)).collect();
+        ui::line(&format!("{:#}", Value::from(all)));
+        return Ok(!boxes.is_empty());
+    }
+    let width = boxes.iter().map(|b| b.config().reference().len()).max().unwrap_or(0).max(3);
+    if !boxes.is_empty() {
+        ui::line(&format!(
+            "{:width$}  {:>9}  {:>9}  {:<17}  MACHINES",
+            "BOX", "DISK", "STORED", "CONTENT"
+        ));
+    }
+    for image in &boxes {
+        let config = image.config();
+        // Enough of a digest to tell boxes apart by eye.
+        let content: String = config.box1.to_string().chars().take(17).collect();
+        let line = format!(
+            "{:width$}  {:>9}  {:>9}  {content}  {}",
+            config.reference(),
+            size(config.disk_size),
+            size(image.stored_size()),
+            users(image, live).join(", ")
+        );
+        ui::line(line.trim_end());
+    }
+    Ok(!boxes.is_empty())
+}
+
+fn show(image: &BoxRef, live: &Live, json: bool) {
+    if json {
+        ui::line(&format!("{:#}", describe(image, live)));
+        return;
+    }
+    let config = image.config();
+    for (name, value) in [
+        ("box", config.reference()),
+        ("content", config.box1.to_string()),
+        ("disk", config.bytes1.to_string()),
+        ("inputs", config.spec1.to_string()),
+        ("manifest", image.manifest_digest().to_string()),
+        ("arch", config.arch.clone()),
+        ("firmware", config.firmware.clone()),
+        ("cmdline", config.cmdline.clone()),
+        ("size", format!("{}, {} stored", size(config.disk_size), size(image.stored_size()))),
+        ("seal", format!("{}, epoch {}", config.seal, config.epoch)),
+        ("built by", format!("devbox {}", config.devbox)),
+        ("file", image.disk_path().display().to_string()),
+        ("machines", users(image, live).join(", ")),
+    ] {
+        ui::line(format!("{name:9} {value}").trim_end());
+    }
+}
+
+fn describe(image: &BoxRef, live: &Live) -> Value {
+    json!({
+        "reference": image.config().reference(),
+        "manifest": image.manifest_digest(),
+        "disk": image.disk_path(),
+        "stored": image.stored_size(),
+        "config": image.config(),
+        "machines": users(image, live),
+    })
+}
+
+fn report(what: &str, pruned: &Pruned, json: bool) {
+    if json {
+        let blobs: Vec<Value> =
+            pruned.blobs.iter().map(|(d, n)| json!({"digest": d, "size": n})).collect();
+        let temporary: Vec<Value> =
+            pruned.temporary.iter().map(|(p, n)| json!({"path": p, "size": n})).collect();
+        let value = json!({"blobs": blobs, "temporary": temporary, "bytes": pruned.bytes()});
+        ui::line(&format!("{value:#}"));
+        return;
+    }
+    let files = pruned.blobs.len() + pruned.temporary.len();
+    ui::line(&format!("{what}: {files} files, {}", size(pruned.bytes())));
+}
+
+fn size(bytes: u64) -> String {
+    ByteSize::b(bytes).display().iec().to_string()
+}
+
+fn users(image: &BoxRef, live: &Live) -> Vec<String> {
+    live.get(&image.manifest_digest()).cloned().unwrap_or_default()
+}
+
+fn named(store: &Store, name: &str) -> Result<BoxRef> {
+    let (name, version) = split(store, name)?;
+    store.find(&name, &version)?.ok_or_else(|| {
+        Error::failed(format!("there is no box `{name}:{version}` in the store"))
+            .hint("Run `devbox box list` to see what is there.")
+    })
+}
+
+/// Name and version; the only version if none is given.
+fn split(store: &Store, text: &str) -> Result<(String, String)> {
+    if let Some((name, version)) = text.split_once(':') {
+        return Ok((name.to_owned(), version.to_owned()));
+    }
+    let boxes = store.list()?;
+    let versions: Vec<&str> = boxes
+        .iter()
+        .map(BoxRef::config)
+        .filter(|c| c.name == text)
+        .map(|c| &c.version[..])
+        .collect();
+    match versions.as_slice() {
+        [only] => Ok((text.to_owned(), (*only).to_owned())),
+        [] => Err(Error::failed(format!("there is no box `{text}` in the store"))
+            .hint("Run `devbox box list` to see what is there.")),
+        several => {
+            Err(Error::usage(format!("`{text}` has several versions: {}", several.join(", ")))
+                .hint(format!("Name one, as in `{text}:{}`.", several[several.len() - 1])))
+        }
+    }
+}
+
+/// The boxes that machines use, from the machines' own records.
+///
+/// # Errors
+/// A record cannot be read: which box it needs cannot be told.
+pub(crate) fn live(paths: &Paths) -> Result<Live> {
+    let mut live = Live::new();
+    let entries = match fs::read_dir(&paths.machines) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(live),
+        Err(e) => return Err(e.into()),
+    };
+    for entry in entries {
+        let entry = entry?;
+        let record = entry.path().join("machine.json");
+        let text = match fs::read(&record) {
+            Ok(text) => text,
+            // A folder without a record is no machine: one that is being made, or half removed.
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+                ) =>
+            {
+                continue;
+            }
+            Err(e) => return Err(e.into()),
+        };
+        let unreadable = || {
+            Error::failed(format!(
+                "cannot tell which box the machine of `{}` uses",
+                record.display()
+            ))
+            .hint("Remove the machine with `devbox destroy`, or its folder.")
+        };
+        let value: Value = serde_json::from_slice(&text).map_err(|e| unreadable().cause(e))?;
+        let manifest = value["base"]["manifest"].as_str().and_then(|m| m.parse().ok());
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let name = value["name"].as_str().map_or(name, str::to_owned);
+        live.entry(manifest.ok_or_else(unreadable)?).or_default().push(name);
+    }
+    for machines in live.values_mut() {
+        machines.sort_unstable();
+    }
+    Ok(live)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::FileDigest;
+
+    #[test]
+    fn machines_keep_their_boxes_and_an_unreadable_record_stops_everything() {
+        let dir = tempfile::tempdir().expect("folder");
+        let path = |name: &str| dir.path().join(name);
+        let paths = Paths {
+            store: path("store"),
+            machines: path("machines"),
+            cache: path("cache"),
+            runtime: path("runtime"),
+        };
+        assert!(live(&paths).expect("none").is_empty());
+        let digest = FileDigest::of(b"manifest");
+        let record = |name: &str, text: String| {
+            fs::create_dir_all(paths.machines.join(name)).expect("made");
+            fs::write(paths.machines.join(name).join("machine.json"), text).expect("written");
+        };
+        fs::create_dir_all(paths.machines.join("half")).expect("made");
+        for name in ["b", "a"] {
+            record(name, format!(r#"{{"name": "{name}", "base": {{"manifest": "{digest}"}}}}"#));
+        }
+        let found = live(&paths).expect("reads");
+        assert_eq!(found.get(&digest).expect("live"), &["a", "b"]);
+        record("c", "{}".to_owned());
+        assert!(live(&paths).expect_err("unknown").what().contains("machine.json"));
+    }
+}

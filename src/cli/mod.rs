@@ -1,0 +1,176 @@
+//! The verbs: one verb, one file, each an `Args` whose doc comment is the help, and a `run`.
+
+mod boxes;
+mod build;
+mod destroy;
+mod digest;
+mod halt;
+mod init;
+mod limits;
+mod machine;
+mod manifest;
+mod parity;
+mod reference;
+mod schema;
+mod ssh;
+mod ssh_config;
+mod status;
+mod up;
+mod validate;
+
+use std::future::Future;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Error, Kind, Result, exit};
+use crate::event::Events;
+use crate::host::Paths;
+use crate::parity::cache::Cache;
+use crate::ui::{self, Verbosity};
+
+/// How long a verb may clean up after Ctrl-C; longer than a guest needs to be killed and a
+/// partial output to be removed.
+const CLEANUP: Duration = Duration::from_secs(20);
+
+/// One spec, one sealed image, a dev box that runs it, and proof by hash that dev and cloud match.
+#[derive(Debug, Parser)]
+#[command(name = "devbox", version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+    /// Show warnings and errors only.
+    #[arg(long, short, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Show what helper programs print, too.
+    #[arg(long, short, global = true)]
+    verbose: bool,
+}
+
+impl Cli {
+    fn verbosity(&self) -> Verbosity {
+        match (self.quiet, self.verbose) {
+            (true, _) => Verbosity::Quiet,
+            (_, true) => Verbosity::Verbose,
+            _ => Verbosity::Normal,
+        }
+    }
+}
+
+/// The verbs, in the order of the help.
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Init(init::Args),
+    Validate(validate::Args),
+    Schema(schema::Args),
+    Build(build::Args),
+    Up(up::Args),
+    Halt(halt::Args),
+    Destroy(destroy::Args),
+    Status(status::Args),
+    Ssh(ssh::Args),
+    SshConfig(ssh_config::Args),
+    Box(boxes::Args),
+    Parity(parity::Args),
+    Digest(digest::Args),
+    Manifest(manifest::Args),
+}
+
+/// What a verb needs from outside.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// The user's folders.
+    pub(crate) paths: Paths,
+    /// What the engine says goes here.
+    pub(crate) events: Events,
+}
+
+impl Context {
+    /// Where digests of images are kept.
+    pub(crate) fn digests(&self) -> Cache {
+        Cache::new(self.paths.cache.join("digests"))
+    }
+
+    /// Runs asynchronous work. On the first SIGINT or SIGTERM the token is cancelled: the work then
+    /// cleans up and returns; after [`CLEANUP`], or a second signal, it is dropped where it is.
+    pub(crate) fn block_on<T, F, Work>(&self, work: Work) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+        Work: FnOnce(CancellationToken) -> F,
+    {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .map_err(|e| Error::failed("cannot start the async runtime").cause(e))?;
+        runtime.block_on(async {
+            let cancel = CancellationToken::new();
+            let mut int = signal(SignalKind::interrupt())?;
+            let mut term = signal(SignalKind::terminate())?;
+            let work = work(cancel.clone());
+            tokio::pin!(work);
+            tokio::select! {
+                result = &mut work => return result,
+                _ = int.recv() => {}
+                _ = term.recv() => {}
+            }
+            cancel.cancel();
+            self.events.note("interrupted; cleaning up");
+            tokio::select! {
+                // Work that could not be stopped any more still counts as done.
+                result = &mut work => result,
+                () = tokio::time::sleep(CLEANUP) => Err(Error::interrupted("interrupted")),
+                _ = int.recv() => Err(Error::interrupted("interrupted twice")),
+            }
+        })
+    }
+}
+
+/// Parses the command line, runs the verb, prints its error.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let code = if e.use_stderr() { exit::USAGE } else { exit::OK };
+            let _ = e.print();
+            return ExitCode::from(code);
+        }
+    };
+    match run(cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(e) => {
+            ui::error(&e);
+            ExitCode::from(e.kind().exit_code())
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<u8> {
+    let events = Events::new(ui::Terminal::new(cli.verbosity()));
+    let ctx = Context { paths: Paths::from_env()?, events };
+    let done = match cli.verb {
+        // "Could not tell" is an answer of its own only where a question was asked.
+        Verb::Parity(args) => return parity::run(args, &ctx),
+        Verb::Digest(args) => return digest::run(args, &ctx),
+        Verb::Manifest(args) => return manifest::run(args, &ctx),
+        Verb::Init(args) => init::run(args, &ctx),
+        Verb::Validate(args) => validate::run(args, &ctx),
+        Verb::Schema(args) => schema::run(args, &ctx),
+        Verb::Build(args) => build::run(args, &ctx),
+        Verb::Up(args) => up::run(args, &ctx),
+        Verb::Halt(args) => halt::run(args, &ctx),
+        Verb::Destroy(args) => destroy::run(args, &ctx),
+        Verb::Status(args) => status::run(args, &ctx),
+        Verb::Ssh(args) => ssh::run(args, &ctx),
+        Verb::SshConfig(args) => ssh_config::run(args, &ctx),
+        Verb::Box(args) => boxes::run(args, &ctx),
+    };
+    done.map_err(|e| match e.kind() {
+        Kind::Undetermined => e.with_kind(Kind::Failed),
+        _ => e,
+    })
+}

@@ -1,0 +1,21 @@
+//! `devbox ssh-config`.
+
+use crate::cli::{Context, machine as shared};
+use crate::error::{Result, exit};
+use crate::ui;
+
+/// Print an ssh configuration for the dev box.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The name in the `Host` line; the machine's name by default
+    #[arg(long, value_name = "NAME")]
+    host: Option<String>,
+}
+
+pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
+    let (instance, record) = shared::running(ctx)?;
+    let client = instance.client(&record)?;
+    let host = args.host.as_deref().unwrap_or(instance.name());
+    ui::line(client.config_for_people(host).trim_end());
+    Ok(exit::OK)
+}

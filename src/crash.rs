@@ -1,0 +1,36 @@
+//! Named places where a test can end the process as `kill -9` would.
+//!
+//! Compiled in only with the feature `crash-points`. A test sets `DEVBOX_CRASH=<name>`; when the
+//! program passes that point it dies by SIGKILL, so no destructor and no handler runs. The names
+//! are listed in `POINTS`, so that a test can go through all of them.
+
+/// Every crash point, as `<module>.<moment>`. A test runs each; a name missing here cannot be set.
+pub const POINTS: &[&str] = &[
+    "store.blob-staged",
+    "store.blob-published",
+    "store.index-written",
+    "store.index-replaced",
+    "store.entry-removed",
+    "machine.before-record",
+    "build.output-written",
+    "machine.before-cont",
+    "up.started",
+];
+
+/// Dies here if a test asked for it. Does nothing in a normal build.
+#[cfg(not(feature = "crash-points"))]
+#[inline]
+pub fn point(_name: &'static str) {}
+
+/// Dies here if a test asked for it.
+#[cfg(feature = "crash-points")]
+pub fn point(name: &'static str) {
+    assert!(POINTS.contains(&name), "crash point `{name}` is not listed in POINTS");
+    if std::env::var("DEVBOX_CRASH").as_deref() == Ok(name) {
+        let me = rustix::process::getpid();
+        let _ = rustix::process::kill_process(me, rustix::process::Signal::KILL);
+        loop {
+            std::thread::park();
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What the engine says while it works. The engine sends events; only [`crate::ui`] prints them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One thing that happened. Text fields are for people and end without a full stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A phase begins (`Booting web-1 …`). A new phase ends the one before.
+    Phase(String),
+    /// The current phase ended well: past tense, with what came out.
+    Done {
+        /// What was done (`booted, ssh answers`).
+        text: String,
+        /// How long the phase took.
+        took: Duration,
+    },
+    /// A fact that people should see, in a sentence.
+    Note(String),
+    /// Something is not as asked, and the work goes on.
+    Warning(String),
+    /// One line of what runs in a guest; people always see it.
+    Output {
+        /// Where it comes from (`step 2 install`).
+        from: String,
+        /// The line, without its line end.
+        line: String,
+    },
+    /// One line of a helper program of the host; people see it with `--verbose`.
+    Program {
+        /// The program (`mmdebstrap`).
+        name: String,
+        /// The line, without its line end.
+        line: String,
+    },
+    /// How far a long transfer or computation is.
+    Progress {
+        /// What is being worked on.
+        what: String,
+        /// Bytes done.
+        done: u64,
+        /// Bytes in all, where known.
+        total: Option<u64>,
+    },
+}
+
+/// Takes events; must not block for long.
+pub trait Sink: Send + Sync {
+    /// Takes one event.
+    fn emit(&self, event: Event);
+}
+
+/// A shared sink, cheap to clone.
+#[derive(Clone)]
+pub struct Events(Arc<dyn Sink>);
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Events")
+    }
+}
+
+impl Events {
+    /// Wraps a sink.
+    pub fn new(sink: impl Sink + 'static) -> Self {
+        Events(Arc::new(sink))
+    }
+
+    /// A sink that drops everything, for library users and tests.
+    #[must_use]
+    pub fn silent() -> Self {
+        struct Silent;
+        impl Sink for Silent {
+            fn emit(&self, _: Event) {}
+        }
+        Self::new(Silent)
+    }
+
+    /// Sends any event.
+    pub fn emit(&self, event: Event) {
+        self.0.emit(event);
+    }
+
+    /// Begins a phase.
+    pub fn phase(&self, text: impl Into<String>) {
+        self.emit(Event::Phase(text.into()));
+    }
+
+    /// Ends the phase.
+    pub fn done(&self, text: impl Into<String>, took: Duration) {
+        self.emit(Event::Done { text: text.into(), took });
+    }
+
+    /// States a fact.
+    pub fn note(&self, text: impl Into<String>) {
+        self.emit(Event::Note(text.into()));
+    }
+
+    /// Warns.
+    pub fn warn(&self, text: impl Into<String>) {
+        self.emit(Event::Warning(text.into()));
+    }
+
+    /// Passes on one line of a helper program of the host.
+    pub fn program(&self, name: &str, line: impl Into<String>) {
+        self.emit(Event::Program { name: name.to_owned(), line: line.into() });
+    }
+
+    /// Passes on one line of what runs in a guest.
+    pub fn output(&self, from: &str, line: impl Into<String>) {
+        self.emit(Event::Output { from: from.to_owned(), line: line.into() });
+    }
+}

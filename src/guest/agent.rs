@@ -1,0 +1,130 @@
+//! The QEMU guest agent, over its virtio-serial port.
+//!
+//! The port is a plain byte stream that outlives both ends: it can hold the rest of an older answer.
+//! So every conversation starts with `guest-sync-delimited`, whose answer follows a byte 0xFF that
+//! no JSON text contains; everything before it is dropped. Commands go one after the other.
+//! (QEMU's documentation, "QEMU Guest Agent Protocol Reference".)
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
+
+use crate::error::{Error, Result};
+
+/// Bounds what a guest can make us keep: `guest-file-read` and `guest-exec` answer with up to 48 MiB
+/// in base64 at most, and nothing here asks for that much.
+const LINE_LIMIT: u64 = 64 << 20;
+const DELIMITER: u8 = 0xff;
+
+/// A conversation with the guest's agent.
+#[derive(Debug)]
+pub struct Agent {
+    stream: BufReader<UnixStream>,
+    next_sync: u32,
+    /// Whether an answer of an earlier command may still come.
+    stale: bool,
+}
+
+impl Agent {
+    /// Connects to the agent's socket and waits for the agent to answer.
+    ///
+    /// # Errors
+    /// Nothing listens on the socket, or no agent answered within `timeout`.
+    pub async fn connect(socket: &Path, timeout: Duration) -> Result<Self> {
+        let what = || format!("cannot reach the guest agent at `{}`", socket.display());
+        let stream =
+            UnixStream::connect(socket).await.map_err(|e| Error::failed(what()).cause(e))?;
+        let mut agent = Agent {
+            stream: BufReader::new(stream),
+            next_sync: std::process::id() & 0xffff,
+            stale: true,
+        };
+        agent.within(timeout, Self::sync).await.map_err(|e| e.context(what()))?;
+        Ok(agent)
+    }
+
+    /// Runs one command.
+    ///
+    /// # Errors
+    /// The agent refused it (its words are the cause), or did not answer in time; after that the
+    /// next command synchronises first, so a late answer is never taken for another one.
+    pub async fn execute<C: qapi::Command>(
+        &mut self,
+        command: C,
+        timeout: Duration,
+    ) -> Result<C::Ok> {
+        let failed = || format!("the guest agent's command `{}` failed", C::NAME);
+        let arguments =
+            serde_json::to_value(&command).map_err(|e| Error::failed(failed()).cause(e))?;
+        let request = json!({"execute": C::NAME, "arguments": arguments});
+        let reply = self
+            .within(timeout, async |agent: &mut Self| {
+                if agent.stale {
+                    agent.sync().await?;
+                }
+                agent.stale = true;
+                agent.send(&request.to_string(), false).await?;
+                let reply = agent.line().await?;
+                agent.stale = false;
+                Ok(reply)
+            })
+            .await
+            .map_err(|e| e.context(failed()))?;
+        if let Some(error) = reply.get("error") {
+            let text = error.get("desc").and_then(Value::as_str).unwrap_or("no reason given");
+            return Err(Error::failed(failed()).cause(text));
+        }
+        let value = reply.get("return").cloned().unwrap_or_default();
+        serde_json::from_value(value).map_err(|e| Error::failed(failed()).cause(e))
+    }
+
+    async fn within<T>(
+        &mut self,
+        timeout: Duration,
+        work: impl AsyncFnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
+        tokio::time::timeout(timeout, work(self)).await.unwrap_or_else(|_| {
+            Err(Error::failed(format!("no answer within {} s", timeout.as_secs_f32())))
+        })
+    }
+
+    async fn sync(&mut self) -> Result<()> {
+        self.next_sync += 1;
+        let id = self.next_sync;
+        let request = json!({"execute": "guest-sync-delimited", "arguments": {"id": id}});
+        self.send(&request.to_string(), true).await?;
+        loop {
+            let mut dropped = Vec::new();
+            (&mut self.stream).take(LINE_LIMIT).read_until(DELIMITER, &mut dropped).await?;
+            if dropped.last() != Some(&DELIMITER) {
+                return Err(Error::failed("the guest agent's port was closed"));
+            }
+            // The answer to an older sync can come first.
+            if self.line().await?.get("return").and_then(Value::as_u64) == Some(u64::from(id)) {
+                self.stale = false;
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sends a line. A 0xFF in front makes the agent drop a half command that it may hold.
+    async fn send(&mut self, line: &str, reset: bool) -> Result<()> {
+        let mut bytes = if reset { vec![DELIMITER] } else { vec![] };
+        bytes.extend(line.as_bytes());
+        bytes.push(b'\n');
+        self.stream.get_mut().write_all(&bytes).await?;
+        Ok(())
+    }
+
+    async fn line(&mut self) -> Result<Value> {
+        let mut line = Vec::new();
+        (&mut self.stream).take(LINE_LIMIT).read_until(b'\n', &mut line).await?;
+        if line.last() != Some(&b'\n') {
+            return Err(Error::failed("the guest agent's port was closed"));
+        }
+        Ok(serde_json::from_slice(&line).unwrap_or_default())
+    }
+}

@@ -1,0 +1,91 @@
+//! The host: where devbox keeps its files, and which architecture it is.
+
+use std::path::{Path, PathBuf};
+
+use etcetera::BaseStrategy as _;
+use fs_err as fs;
+
+use crate::error::{Error, Result};
+
+/// The folders of one user. Everything that devbox keeps lies below these.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    /// The box store, an OCI image layout.
+    pub store: PathBuf,
+    /// One folder a machine.
+    pub machines: PathBuf,
+    /// What can be made or fetched again: downloads, package trees, probe results.
+    pub cache: PathBuf,
+    /// Sockets: short, because a Unix socket's path holds 107 bytes (`sun_path`, unix(7)).
+    pub runtime: PathBuf,
+}
+
+impl Paths {
+    /// The folders from the environment: `DEVBOX_HOME` holds all of them if it is set, else the
+    /// XDG base directories.
+    ///
+    /// # Errors
+    /// There is no home directory.
+    pub fn from_env() -> Result<Self> {
+        let runtime = match std::env::var_os("XDG_RUNTIME_DIR") {
+            Some(dir) if !dir.is_empty() && Path::new(&dir).is_dir() => {
+                PathBuf::from(dir).join("devbox")
+            }
+            _ => {
+                std::env::temp_dir().join(format!("devbox-{}", rustix::process::getuid().as_raw()))
+            }
+        };
+        if let Some(home) = std::env::var_os("DEVBOX_HOME").filter(|h| !h.is_empty()) {
+            let home = std::path::absolute(PathBuf::from(home))?;
+            return Ok(Paths {
+                store: home.join("store"),
+                machines: home.join("machines"),
+                cache: home.join("cache"),
+                runtime,
+            });
+        }
+        let base = etcetera::choose_base_strategy().map_err(|e| {
+            Error::failed("cannot find your home directory")
+                .cause(e)
+                .hint("Set `HOME`, or set `DEVBOX_HOME` to a folder for devbox's files.")
+        })?;
+        let data = base.data_dir().join("devbox");
+        Ok(Paths {
+            store: data.join("store"),
+            machines: data.join("machines"),
+            cache: base.cache_dir().join("devbox"),
+            runtime,
+        })
+    }
+}
+
+/// Creates a folder that only this user can enter, with its parents.
+///
+/// # Errors
+/// The folder cannot be made, or it belongs to somebody else.
+pub fn private_dir(path: &Path) -> Result<()> {
+    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| {
+        Error::failed(format!("cannot create the folder `{}`", path.display())).cause(e)
+    })?;
+    let meta = fs::symlink_metadata(path)?;
+    let me = rustix::process::getuid().as_raw();
+    if !meta.is_dir() || meta.uid() != me {
+        return Err(Error::failed(format!("`{}` is not a folder of yours", path.display())).hint(
+            "Remove it, or set `DEVBOX_HOME` and `XDG_RUNTIME_DIR` to folders of your own.",
+        ));
+    }
+    Ok(())
+}
+
+/// Free bytes for this user on the filesystem that holds `path` (or its nearest existing parent).
+///
+/// # Errors
+/// The filesystem cannot be asked.
+pub fn free_bytes(path: &Path) -> Result<u64> {
+    let existing = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
+    let stat = rustix::fs::statvfs(existing).map_err(|e| {
+        Error::failed(format!("cannot ask for the free space of `{}`", existing.display())).cause(e)
+    })?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}

@@ -1,0 +1,157 @@
+//! Which member of an archive is the disk, and what else the archive says about it.
+//!
+//! Sources: DMTF DSP0243 (OVF 1.1 and later, section 5 "OVF Package"), Google Compute Engine's
+//! documentation of image import (`disk.raw` in a tar.gz), Vagrant's documentation of box files.
+
+use serde::Deserialize;
+
+use super::compression::Compression;
+use super::manifest;
+use super::tar::{self, Member};
+use crate::error::{Error, Result};
+use crate::image::container::sniff;
+use crate::image::container::source::Source;
+use crate::image::{Limits, ReadAt as _};
+
+/// Most names that a message lists.
+const NAMED: usize = 8;
+/// Longest `metadata.json` of a Vagrant box in bytes; real ones have some hundred.
+const METADATA: u64 = 1 << 20;
+/// Where an ISO 9660 volume has its mark (ECMA-119, 8.4: sector 16).
+const ISO_MARK: (u64, &[u8]) = (16 * 2048 + 1, b"CD001");
+/// What names of disk images end in; needed for disks that have no mark of their own.
+const ENDINGS: [&str; 7] = [".raw", ".img", ".qcow2", ".vmdk", ".vhd", ".vhdx", ".vdi"];
+
+/// The disk in an archive.
+pub(super) struct Found {
+    pub(super) source: Source,
+    pub(super) member: String,
+    /// What kind of archive it is.
+    pub(super) kind: &'static str,
+    pub(super) notes: Vec<String>,
+}
+
+/// The only disk of the archive `file`.
+///
+/// # Errors
+/// Kind `Undetermined`: as [`tar::members`]; there is no disk or there are several; or a digest of
+/// an OVA's manifest does not hold.
+pub(super) fn disk(file: &Source, limits: &Limits) -> Result<Found> {
+    let members = tar::members(file, limits)?;
+    let metadata = metadata(file, &members)?;
+    let ends = |ending: &str| members.iter().any(|member| member.name.ends_with(ending));
+    let kind = match (&metadata, ends(".ovf")) {
+        (Some(_), _) => "Vagrant box",
+        (None, true) if ends("Vagrantfile") || ends("box.ovf") => "Vagrant box",
+        (None, true) => "OVA",
+        (None, false) => "tar archive",
+    };
+    let mut disks = vec![];
+    let mut others = vec![];
+    for member in &members {
+        let source = file.inside(&member.name, member.bytes.clone());
+        if looks_like_disk(&source, &member.name)? {
+            disks.push((member, source));
+        } else {
+            others.push(member.name.as_str());
+        }
+    }
+    let mut notes = vec![];
+    if kind != "tar archive" {
+        notes.extend(manifest::check(file, &members, limits)?);
+    }
+    if disks.len() > 1 {
+        let names: Vec<_> = disks.iter().map(|(member, _)| member.name.as_str()).collect();
+        return Err(Error::undetermined(format!(
+            "the {kind} `{}` holds {} disks",
+            file.name(),
+            disks.len()
+        ))
+        .detail(list(&names))
+        .hint("Unpack the one that you mean, and use it by itself."));
+    }
+    let Some((member, source)) = disks.pop() else {
+        return Err(Error::undetermined(format!(
+            "the {kind} `{}` holds no disk image",
+            file.name()
+        ))
+        .detail(if others.is_empty() { "it holds no file".to_owned() } else { list(&others) })
+        .hint("Check that the file is the right one."));
+    };
+    if let Some(metadata) = &metadata {
+        check_format(file, &source, metadata)?;
+        notes.extend(metadata.provider.as_ref().map(|provider| {
+            format!("the Vagrant box is for the provider `{}`", provider.escape_debug())
+        }));
+    }
+    let images: Vec<_> = others.iter().copied().filter(|name| name.ends_with(".iso")).collect();
+    if !images.is_empty() {
+        notes.push(format!("CD images of the archive are not looked at: {}", list(&images)));
+    }
+    Ok(Found { source, member: member.name.clone(), kind, notes })
+}
+
+/// Whether a member is a disk: by its content, or where a disk may have no mark by its name.
+fn looks_like_disk(source: &Source, name: &str) -> Result<bool> {
+    let (at, mark) = ISO_MARK;
+    if source.read_up_to(at, mark.len())? == mark {
+        return Ok(false);
+    }
+    let head = source.read_up_to(0, 1024)?;
+    let sector =
+        head.get(510..512) == Some(&[0x55, 0xaa]) || head.get(512..520) == Some(b"EFI PART");
+    let lower = name.to_ascii_lowercase();
+    let named = ENDINGS.iter().any(|ending| lower.ends_with(ending)) && source.size() > 0;
+    let packed = Compression::of(&head).is_some()
+        && ENDINGS.iter().any(|ending| lower.contains(&format!("{ending}.")));
+    Ok(sector || named || packed || sniff::has_mark(source)?)
+}
+
+/// What a Vagrant box says about itself (version 2).
+#[derive(Deserialize)]
+struct Metadata {
+    provider: Option<String>,
+    /// The libvirt provider's name of the disk's format.
+    format: Option<String>,
+}
+
+fn metadata(file: &Source, members: &[Member]) -> Result<Option<Metadata>> {
+    let Some(member) = members.iter().find(|member| member.name == "metadata.json") else {
+        return Ok(None);
+    };
+    let bad = |why: String| {
+        Error::undetermined(format!("`metadata.json` of `{}` cannot be read", file.name()))
+            .cause(why)
+            .hint("Fetch the box again, or unpack it and use the disk image inside.")
+    };
+    let size = member.bytes.size();
+    if size > METADATA {
+        return Err(bad(format!("it has {size} bytes; the limit is {METADATA} bytes")));
+    }
+    let text = file.inside(&member.name, member.bytes.clone()).read_up_to(0, METADATA as usize)?;
+    serde_json::from_slice(&text).map(Some).map_err(|e| bad(e.to_string()))
+}
+
+/// A raw disk whose guest wrote another format's mark must not be read as that format.
+fn check_format(file: &Source, disk: &Source, metadata: &Metadata) -> Result<()> {
+    let Some(said) = metadata.format.as_deref() else { return Ok(()) };
+    let marked = sniff::has_mark(disk)?;
+    if (said == "raw" && marked) || (said == "qcow2" && !sniff::is_qcow2(disk)?) {
+        return Err(Error::undetermined(format!(
+            "the disk in `{}` is not of the format `{}` that `metadata.json` claims",
+            file.name(),
+            said.escape_debug()
+        ))
+        .hint("Unpack it, look at the disk image inside, and use it by itself."));
+    }
+    Ok(())
+}
+
+/// Some of the names.
+fn list(names: &[&str]) -> String {
+    let mut text: Vec<_> = names.iter().take(NAMED).map(|name| format!("`{name}`")).collect();
+    if names.len() > NAMED {
+        text.push(format!("and {} more", names.len() - NAMED));
+    }
+    text.join(", ")
+}

@@ -1,0 +1,42 @@
+//! What can be wrong with an ext4 filesystem, in the words a user meets.
+
+use std::fmt::Display;
+
+use crate::error::Error;
+use crate::image::limits::Limit;
+
+/// `object` contradicts itself or its checksum.
+pub(super) fn damaged(object: impl Display, why: impl Display) -> Error {
+    Error::undetermined(format!("{object} of the ext4 filesystem is damaged"))
+        .cause(why)
+        .hint("Make the image again, or run `e2fsck -f` on a copy of it to see what is wrong.")
+}
+
+/// `object` does not have the checksum that it claims.
+pub(super) fn checksum(object: impl Display, stored: u32, computed: u32) -> Error {
+    damaged(object, format_args!("its checksum is {stored:#x}, but {computed:#x} was computed"))
+}
+
+/// A feature of the format that is not read here.
+pub(super) fn unsupported(feature: impl Display) -> Error {
+    Error::undetermined(format!("the ext4 filesystem has the feature `{feature}`"))
+        .cause("devbox does not read filesystems with this feature")
+        .hint(format!(
+            "Make the filesystem without it (`mke2fs -O ^{feature}`), or hash it mounted, with `--root`."
+        ))
+}
+
+/// A bound for hostile input was reached that the user can move.
+pub(super) fn limit(limit: Limit, what: impl Display, most: impl Display) -> Error {
+    beyond(what, most).hint(limit.hint())
+}
+
+/// A bound for hostile input was reached that nobody can move.
+pub(super) fn fixed_limit(what: impl Display, most: impl Display) -> Error {
+    beyond(what, most).hint("Check where the image comes from, and make it smaller.")
+}
+
+fn beyond(what: impl Display, most: impl Display) -> Error {
+    Error::undetermined(format!("the ext4 filesystem has more than {most} {what}"))
+        .cause("this is the limit that protects devbox from hostile images")
+}

@@ -1,0 +1,202 @@
+//! The exact command line of QEMU for a config. Pure; golden tests compare every word.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use serde_json::json;
+
+use super::config::{Accelerator, Config, Disk, DiskFormat, Network};
+use super::files::Files;
+
+/// The pinned machine type: the guest sees the same hardware whatever newer QEMU runs it.
+///
+/// 7.2 is the oldest QEMU that devbox is tested with (Debian 12); QEMU keeps a machine type for six
+/// years.
+pub const MACHINE_TYPE: &str = "pc-q35-7.2";
+
+/// UEFI firmware images, found by [`super::firmware::find`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirmwareImages {
+    /// The code, shared and read-only.
+    pub code: std::path::PathBuf,
+    /// The machine's own variable store.
+    pub vars: std::path::PathBuf,
+}
+
+/// QEMU's arguments, without the program's name. The machine starts paused (`-S`), so that forwards
+/// are in place before the guest runs.
+#[must_use]
+pub fn argv(config: &Config, files: &Files, uefi: Option<&FirmwareImages>) -> Vec<OsString> {
+    let mut a = Args(Vec::new());
+    identity(&mut a, config, files);
+    hardware(&mut a, config);
+    if let Some(images) = uefi {
+        firmware(&mut a, images);
+    }
+    for (n, disk) in config.disks.iter().enumerate() {
+        add_disk(&mut a, n, disk, config.kernel.is_none() && n == 0);
+    }
+    if let Some(seed) = &config.seed {
+        add_seed(&mut a, seed);
+    }
+    if let Some(kernel) = &config.kernel {
+        a.pair("-kernel", &kernel.kernel);
+        if let Some(initrd) = &kernel.initrd {
+            a.pair("-initrd", initrd);
+        }
+        a.pair("-append", &kernel.append);
+        a.word("-no-reboot");
+    }
+    network(&mut a, config);
+    ports(&mut a, config, files);
+    a.0
+}
+
+struct Args(Vec<OsString>);
+
+impl Args {
+    fn word(&mut self, word: impl Into<OsString>) {
+        self.0.push(word.into());
+    }
+
+    fn pair(&mut self, option: &str, value: impl AsRef<std::ffi::OsStr>) {
+        self.word(option);
+        self.word(value.as_ref());
+    }
+
+    fn device(&mut self, value: &serde_json::Value) {
+        self.pair("-device", value.to_string());
+    }
+
+    fn blockdev(&mut self, value: &serde_json::Value) {
+        self.pair("-blockdev", value.to_string());
+    }
+
+    /// An option whose value ends with `<key>=<path>`. A comma in a path is written twice (QEMU's
+    /// manual, "Device URL syntax" and `-chardev`).
+    fn with_path(&mut self, option: &str, before: &str, path: &Path, after: &str) {
+        let path = path.to_string_lossy().replace(',', ",,");
+        self.pair(option, format!("{before}{path}{after}"));
+    }
+}
+
+fn identity(a: &mut Args, config: &Config, files: &Files) {
+    a.pair("-name", format!("guest={},process=devbox-vm", config.name.replace(',', ",,")));
+    a.pair("-uuid", &config.uuid);
+    a.pair("-pidfile", files.pid_file());
+    a.word("-no-user-config");
+    a.word("-nodefaults");
+    a.pair("-display", "none");
+    a.pair("-msg", "timestamp=on");
+    a.word("-S");
+}
+
+fn hardware(a: &mut Args, config: &Config) {
+    a.pair("-machine", format!("{MACHINE_TYPE},usb=off,vmport=off,smm=off"));
+    match config.accelerator {
+        Accelerator::Kvm => {
+            a.pair("-accel", "kvm");
+            a.pair("-cpu", "host");
+        }
+        Accelerator::Tcg => {
+            a.pair("-accel", "tcg,thread=multi");
+            a.pair("-cpu", "max");
+        }
+    }
+    a.pair("-smp", format!("cpus={}", config.cpus));
+    a.pair("-m", format!("size={}M", config.memory >> 20));
+    let base = config.rtc.and_then(|s| jiff::Timestamp::from_second(s).ok());
+    let base = base.map_or("utc".to_owned(), |t| t.strftime("%Y-%m-%dT%H:%M:%S").to_string());
+    a.pair("-rtc", format!("base={base}"));
+    a.device(&json!({"driver": "VGA", "id": "video0"}));
+    a.pair("-object", "rng-builtin,id=rng0");
+    a.device(&json!({"driver": "virtio-rng-pci", "id": "entropy0", "rng": "rng0"}));
+}
+
+fn firmware(a: &mut Args, images: &FirmwareImages) {
+    a.blockdev(&json!({
+        "driver": "raw", "node-name": "uefi-code", "read-only": true,
+        "file": {"driver": "file", "filename": images.code.to_string_lossy()},
+    }));
+    a.blockdev(&json!({
+        "driver": "raw", "node-name": "uefi-vars", "read-only": false,
+        "file": {"driver": "file", "filename": images.vars.to_string_lossy()},
+    }));
+    a.pair("-machine", "pflash0=uefi-code,pflash1=uefi-vars");
+}
+
+fn add_disk(a: &mut Args, n: usize, disk: &Disk, boots: bool) {
+    let driver = match disk.format {
+        DiskFormat::Qcow2 => "qcow2",
+        DiskFormat::Raw => "raw",
+    };
+    let node = format!("disk{n}");
+    let mut block = json!({
+        "driver": driver, "node-name": node, "read-only": disk.read_only,
+        "file": {"driver": "file", "filename": disk.path.to_string_lossy()},
+    });
+    if !disk.read_only {
+        // What the guest trims is given back to the host, and zeros that it writes take no space.
+        block["discard"] = json!("unmap");
+        block["detect-zeroes"] = json!("unmap");
+        block["file"]["discard"] = json!("unmap");
+    }
+    a.blockdev(&block);
+    let mut device = json!({
+        "driver": "virtio-blk-pci", "id": format!("{node}-dev"), "drive": node, "serial": disk.serial,
+    });
+    if boots {
+        device["bootindex"] = json!(0);
+    }
+    a.device(&device);
+}
+
+fn add_seed(a: &mut Args, seed: &Path) {
+    a.blockdev(&json!({
+        "driver": "raw", "node-name": "seed", "read-only": true,
+        "file": {"driver": "file", "filename": seed.to_string_lossy()},
+    }));
+    a.device(&json!({
+        "driver": "virtio-blk-pci", "id": "seed-dev", "drive": "seed", "serial": "devbox-seed",
+    }));
+}
+
+fn network(a: &mut Args, config: &Config) {
+    let Network::User { restrict, .. } = &config.network else { return };
+    let restrict = if *restrict { "on" } else { "off" };
+    a.pair("-netdev", format!("user,id=net0,restrict={restrict}"));
+    a.device(&json!({
+        "driver": "virtio-net-pci", "id": "net0-dev", "netdev": "net0", "mac": config.mac(),
+        // No network boot: it costs seconds and could boot something else.
+        "romfile": "",
+    }));
+}
+
+fn ports(a: &mut Args, config: &Config, files: &Files) {
+    for (id, path) in [("qmp", files.qmp_socket()), ("watch", files.watch_socket())] {
+        let before = format!("socket,id={id},server=on,wait=off,path=");
+        a.with_path("-chardev", &before, &path, "");
+        a.pair("-mon", format!("chardev={id},mode=control"));
+    }
+    let log = files.serial_log().to_string_lossy().replace(',', ",,");
+    a.with_path(
+        "-chardev",
+        &format!("socket,id=serial0,server=on,wait=off,logfile={log},logappend=off,path="),
+        &files.serial_socket(),
+        "",
+    );
+    a.device(&json!({"driver": "isa-serial", "id": "serial0-dev", "chardev": "serial0"}));
+    if config.agent {
+        let before = "socket,id=agent,server=on,wait=off,path=";
+        a.with_path("-chardev", before, &files.agent_socket(), "");
+        a.device(&json!({"driver": "virtio-serial-pci", "id": "vserial0"}));
+        a.device(&json!({
+            "driver": "virtserialport", "id": "agent-dev", "bus": "vserial0.0",
+            "chardev": "agent", "name": "org.qemu.guest_agent.0",
+        }));
+    }
+}
+
+#[cfg(test)]
+#[path = "argv_tests.rs"]
+mod tests;

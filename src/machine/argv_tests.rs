@@ -1,0 +1,90 @@
+//! The exact words, one on a line.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use super::{FirmwareImages, argv};
+use crate::machine::config::{
+    Accelerator, Config, DirectKernel, Disk, DiskFormat, Firmware, Forward, Lifetime, Network,
+    Protocol,
+};
+use crate::machine::files::Files;
+
+fn dev_box() -> Config {
+    let ssh = Forward {
+        guest: 22,
+        host: None,
+        host_ip: Ipv4Addr::LOCALHOST,
+        protocol: Protocol::Tcp,
+        auto_correct: true,
+    };
+    Config {
+        name: "web".to_owned(),
+        uuid: "a1b2c3d4-0000-4000-8000-000000000001".to_owned(),
+        cpus: 2,
+        memory: 1 << 30,
+        firmware: Firmware::Bios,
+        accelerator: Accelerator::Tcg,
+        disks: vec![Disk {
+            path: PathBuf::from("/m/overlay.qcow2"),
+            format: DiskFormat::Qcow2,
+            read_only: false,
+            serial: "root".to_owned(),
+        }],
+        seed: Some(PathBuf::from("/m/seed.iso")),
+        kernel: None,
+        network: Network::User { forwards: vec![ssh], restrict: false },
+        rtc: None,
+        lifetime: Lifetime::Detached,
+        agent: true,
+    }
+}
+
+fn words(config: &Config, dir: &str, uefi: Option<&FirmwareImages>) -> String {
+    let files = Files::new(Path::new(dir), Path::new("/run/x"));
+    let words = argv(config, &files, uefi);
+    words.iter().map(|w| w.to_string_lossy().into_owned() + "\n").collect()
+}
+
+#[test]
+fn dev_box_with_bios_under_emulation() {
+    insta::assert_snapshot!(words(&dev_box(), "/m", None));
+}
+
+#[test]
+fn dev_box_with_uefi_under_kvm() {
+    let config = Config { firmware: Firmware::Uefi, accelerator: Accelerator::Kvm, ..dev_box() };
+    let images = FirmwareImages { code: "/f/CODE.fd".into(), vars: "/m/uefi-vars.fd".into() };
+    insta::assert_snapshot!(words(&config, "/m", Some(&images)));
+}
+
+#[test]
+fn direct_kernel_without_network_at_a_fixed_time() {
+    let mut config = dev_box();
+    config.disks.push(Disk {
+        path: PathBuf::from("/m/seal.raw"),
+        format: DiskFormat::Raw,
+        read_only: true,
+        serial: "seal".to_owned(),
+    });
+    config.kernel = Some(DirectKernel {
+        kernel: PathBuf::from("/k/vmlinuz"),
+        initrd: Some(PathBuf::from("/k/initrd.img")),
+        append: "root=UUID=1 rw console=ttyS0".to_owned(),
+    });
+    config.network = Network::None;
+    config.seed = None;
+    config.agent = false;
+    config.rtc = Some(1_700_000_000);
+    insta::assert_snapshot!(words(&config, "/m", None));
+}
+
+#[test]
+fn commas_and_quotes_in_paths_stay_inside_their_value() {
+    let mut config = dev_box();
+    config.disks[0].path = PathBuf::from("/a,b/\"c\".qcow2");
+    let text = words(&config, "/a,b", None);
+    assert!(text.contains(r#""filename":"/a,b/\"c\".qcow2""#), "{text}");
+    assert!(text.contains("logfile=/a,,b/serial.log,"), "{text}");
+    assert!(text.contains("-pidfile\n/a,b/qemu.pid\n"), "{text}");
+}

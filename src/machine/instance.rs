@@ -1,0 +1,375 @@
+//! The machine of one project: its folder, what is recorded about it, and what it does right now.
+//!
+//! The record says what the machine is made of; whether it runs is never recorded but looked up.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use serde::{Deserialize, Serialize};
+
+use super::config::{self, Forward, Protocol};
+use super::files::Files;
+use super::lock::Lock;
+use super::ports::BoundForward;
+use super::process::Process;
+use crate::digest::{hex, sha256};
+use crate::error::{Error, Result};
+use crate::exec::{self, tools};
+use crate::guest::seed::{Seed, instance_id};
+use crate::guest::ssh::{Client, Target};
+use crate::host::{self, Paths};
+
+/// The version of the record's shape.
+const FORMAT: u32 = 1;
+/// The guest's port of ssh.
+pub const SSH_PORT: u16 = 22;
+
+/// The sealed image that a machine runs on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BaseImage {
+    /// `name:version`.
+    pub reference: String,
+    /// The manifest's digest: which build of that version.
+    pub manifest: String,
+    /// The disk, a qcow2 that is never written.
+    pub disk: PathBuf,
+    /// Its guest-visible size in bytes.
+    pub size: u64,
+}
+
+/// What a machine is made of: `machine.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    format: u32,
+    /// The machine's name, which is its host name.
+    pub name: String,
+    /// The folder of its devbox.toml.
+    pub project: PathBuf,
+    /// How its QEMU is recognised.
+    pub uuid: String,
+    /// The account in the guest.
+    pub user: String,
+    /// The image below its disk.
+    pub base: BaseImage,
+    /// The forwards of the last start: the same ports are tried again.
+    pub forwards: Vec<BoundForward>,
+    /// The process that was last seen ready; means nothing for another one.
+    pub ready: Option<Ready>,
+}
+
+/// A process by its id and its start time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    pid: i32,
+    start: u64,
+}
+
+impl From<&Process> for Ready {
+    fn from(process: &Process) -> Self {
+        Ready { pid: process.pid(), start: process.start() }
+    }
+}
+
+impl Record {
+    /// Whether this very process was seen ready.
+    #[must_use]
+    pub fn was_ready(&self, process: &Process) -> bool {
+        self.ready == Some(Ready::from(process))
+    }
+
+    /// The host's port of ssh, once the machine was started.
+    #[must_use]
+    pub fn ssh_port(&self) -> Option<u16> {
+        self.bound(SSH_PORT, Protocol::Tcp).map(|f| f.host)
+    }
+
+    fn bound(&self, guest: u16, protocol: Protocol) -> Option<&BoundForward> {
+        self.forwards.iter().find(|f| f.guest == guest && f.protocol == protocol)
+    }
+
+    /// The forwards to ask for: ssh first, then `wanted`; what names no port gets the one it had.
+    #[must_use]
+    pub fn wishes(&self, wanted: &[Forward]) -> Vec<Forward> {
+        let ssh = Forward {
+            guest: SSH_PORT,
+            host: None,
+            host_ip: std::net::Ipv4Addr::LOCALHOST,
+            protocol: Protocol::Tcp,
+            auto_correct: true,
+        };
+        let mut all = vec![ssh];
+        all.extend_from_slice(wanted);
+        for forward in all.iter_mut().filter(|f| f.host.is_none()) {
+            forward.host = self.bound(forward.guest, forward.protocol).map(|f| f.host);
+        }
+        all
+    }
+}
+
+/// What a machine does right now.
+#[derive(Debug)]
+pub enum State {
+    /// It was shut down.
+    Stopped,
+    /// QEMU ended without saying goodbye: killed, crashed, or the host went down.
+    Died,
+    /// QEMU runs.
+    Running(Process),
+}
+
+/// The folders of one project's machine.
+#[derive(Debug, Clone)]
+pub struct Instance {
+    name: String,
+    project: PathBuf,
+    files: Files,
+}
+
+impl Instance {
+    /// The machine `name` of the project in the folder `project`; touches nothing.
+    ///
+    /// # Errors
+    /// The project's folder is not there.
+    pub fn of_project(paths: &Paths, name: &str, project: &Path) -> Result<Self> {
+        let project = fs::canonicalize(project)?;
+        let id = format!("{name}-{}", short_hash(project.as_os_str().as_encoded_bytes()));
+        let dir = paths.machines.join(&id);
+        // Sockets need a short path: the hash alone, of the machine's folder, which is unique.
+        let runtime = paths.runtime.join(short_hash(dir.as_os_str().as_encoded_bytes()));
+        Ok(Instance { name: name.to_owned(), project, files: Files::new(&dir, &runtime) })
+    }
+
+    /// The machine that the project in the folder `project` has, whatever its name: a spec that
+    /// is broken or was renamed does not hide it.
+    ///
+    /// # Errors
+    /// The folders or the record cannot be read.
+    pub fn existing(paths: &Paths, project: &Path) -> Result<Option<(Self, Record)>> {
+        let Some(instance) = Self::folder(paths, project)? else { return Ok(None) };
+        Ok(instance.record()?.map(|record| (instance, record)))
+    }
+
+    /// The same, without reading the record: also finds a machine that is damaged or half made.
+    ///
+    /// # Errors
+    /// The folders cannot be read.
+    pub fn folder(paths: &Paths, project: &Path) -> Result<Option<Self>> {
+        let project = fs::canonicalize(project)?;
+        let suffix = format!("-{}", short_hash(project.as_os_str().as_encoded_bytes()));
+        if !paths.machines.exists() {
+            return Ok(None);
+        }
+        let mut found = None;
+        for entry in fs::read_dir(&paths.machines)? {
+            let folder = entry?.file_name().to_string_lossy().into_owned();
+            let Some(name) = folder.strip_suffix(&suffix) else { continue };
+            let instance = Self::of_project(paths, name, &project)?;
+            // A folder without a record is a rest; a machine wins over it.
+            if found.is_none() || instance.files.record().exists() {
+                found = Some(instance);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The machine's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The machine's files.
+    #[must_use]
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// Takes the machine's lock for `command`; makes the machine's folder if needed.
+    ///
+    /// # Errors
+    /// Another devbox works on this machine.
+    pub fn lock(&self, command: &str) -> Result<Lock> {
+        host::private_dir(self.files.dir())?;
+        Lock::acquire(&self.files.lock(), command)
+    }
+
+    /// What the machine is made of; `None` if there is none, or its making was not finished.
+    ///
+    /// # Errors
+    /// The record is damaged or of a newer devbox.
+    pub fn record(&self) -> Result<Option<Record>> {
+        read_record(&self.files.record())
+    }
+
+    /// Writes the record, durably and at once.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn save(&self, record: &Record) -> Result<()> {
+        let mut new = tempfile::NamedTempFile::new_in(self.files.dir())?;
+        serde_json::to_writer_pretty(&mut new, record)
+            .map_err(|e| Error::failed("cannot write the machine's record").cause(e))?;
+        writeln!(new)?;
+        new.as_file().sync_all()?;
+        new.persist(self.files.record()).map_err(|e| Error::from(e.error))?;
+        fs::File::open(self.files.dir())?.sync_all()?;
+        Ok(())
+    }
+
+    /// What the machine does right now.
+    #[must_use]
+    pub fn state(&self, record: &Record) -> State {
+        let pid_file = self.files.pid_file();
+        match Process::find(&pid_file, &record.uuid) {
+            Some(process) => State::Running(process),
+            // QEMU removes the file when it ends by itself.
+            None if pid_file.exists() => State::Died,
+            None => State::Stopped,
+        }
+    }
+
+    /// Makes a new machine on `base`: keys, seed, and a disk layer grown to `disk` bytes. The record
+    /// comes last, so that an interrupted making leaves nothing that counts. The lock is held.
+    ///
+    /// # Errors
+    /// A file cannot be written, or `disk` is smaller than the image.
+    pub fn create(&self, base: BaseImage, disk: Option<u64>, user: &str) -> Result<Record> {
+        let size = disk.unwrap_or(base.size);
+        if size < base.size {
+            return Err(Error::usage(format!(
+                "`machine.disk` of `{}` is smaller than its image: {size} and {} bytes",
+                self.name, base.size
+            ))
+            .hint("Make `machine.disk` larger, or leave it out."));
+        }
+        self.clear()?;
+        let uuid = config::new_uuid()?;
+        let (user_key, host_key) = Client::keys(&self.files.ssh_dir(), &self.name)?;
+        let seed = Seed {
+            instance_id: instance_id(&base.manifest, &uuid),
+            hostname: &self.name,
+            user,
+            authorized_key: user_key.public(),
+            host_key: &host_key,
+            mac: Some(&config::mac(&uuid)),
+        };
+        seed.write(&self.files.seed())?;
+        let mut command = tools::QEMU_IMG.command()?;
+        command.args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"]).arg(&base.disk);
+        command.arg(self.files.overlay()).arg(size.to_string());
+        exec::output(&mut command)?;
+        crate::crash::point("machine.before-record");
+        let record = Record {
+            format: FORMAT,
+            name: self.name.clone(),
+            project: self.project.clone(),
+            uuid,
+            user: user.to_owned(),
+            base,
+            forwards: vec![],
+            ready: None,
+        };
+        self.save(&record)?;
+        Ok(record)
+    }
+
+    /// The ssh client of a machine that was started once.
+    ///
+    /// # Errors
+    /// It was never started, or its files cannot be written.
+    pub fn client(&self, record: &Record) -> Result<Client> {
+        let port = record.ssh_port().ok_or_else(|| {
+            Error::failed(format!("`{}` was never started", self.name))
+                .hint("Start it with `devbox up`.")
+        })?;
+        let ssh = self.files.ssh_dir();
+        let (_, host_key) = Client::keys(&ssh, &self.name)?;
+        let target = Target {
+            name: self.name.clone(),
+            user: record.user.clone(),
+            host: std::net::Ipv4Addr::LOCALHOST,
+            port,
+        };
+        Client::new(&ssh, &self.files.ssh_control(), target, host_key.public())
+    }
+
+    /// Removes the machine. The lock is held, and QEMU is gone.
+    ///
+    /// # Errors
+    /// QEMU runs, or a file cannot be removed.
+    pub fn remove(&self) -> Result<()> {
+        // A damaged record cannot tell which QEMU is ours; `qemu-img` and QEMU lock the disk itself.
+        if let Ok(Some(record)) = self.record()
+            && let State::Running(process) = self.state(&record)
+        {
+            return Err(Error::failed(format!(
+                "`{}` runs still (QEMU pid {})",
+                self.name,
+                process.pid()
+            )));
+        }
+        self.clear()?;
+        // The lock file last: who waits for it finds an empty folder, not half a machine.
+        fs::remove_dir_all(self.files.dir())?;
+        Ok(())
+    }
+
+    /// Removes everything but the lock; the record first, so that what is left counts for nothing.
+    fn clear(&self) -> Result<()> {
+        let lock = self.files.lock();
+        if self.files.record().exists() {
+            fs::remove_file(self.files.record())?;
+        }
+        for entry in fs::read_dir(self.files.dir())? {
+            let path = entry?.path();
+            if path == lock {
+                continue;
+            }
+            if path.is_dir() { fs::remove_dir_all(&path)? } else { fs::remove_file(&path)? }
+        }
+        if self.files.runtime().exists() {
+            fs::remove_dir_all(self.files.runtime())?;
+        }
+        Ok(())
+    }
+}
+
+/// The records of all machines of this user, of every project: what the store must keep.
+///
+/// # Errors
+/// A record is damaged: what it uses cannot be told.
+pub fn all(paths: &Paths) -> Result<Vec<Record>> {
+    if !paths.machines.exists() {
+        return Ok(vec![]);
+    }
+    let mut records = vec![];
+    for entry in fs::read_dir(&paths.machines)? {
+        records.extend(read_record(&Files::new(&entry?.path(), Path::new("")).record())?);
+    }
+    records.sort_by(|a, b| (&a.name, &a.project).cmp(&(&b.name, &b.project)));
+    Ok(records)
+}
+
+fn read_record(path: &Path) -> Result<Option<Record>> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e.into()),
+    };
+    let damaged = |why: String| {
+        Error::failed(format!("the machine's record `{}` is damaged", path.display()))
+            .cause(why)
+            .hint("Remove the machine with `devbox destroy -f`.")
+    };
+    let record: Record = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+    if record.format != FORMAT {
+        return Err(damaged(format!("its format is {}, not {FORMAT}", record.format)));
+    }
+    Ok(Some(record))
+}
+
+/// Eight hex digits.
+fn short_hash(bytes: &[u8]) -> String {
+    hex(&sha256(bytes)[..4])
+}

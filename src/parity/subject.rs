@@ -1,0 +1,252 @@
+//! What is compared: an image file or a directory, and that it stays the same meanwhile.
+
+use std::ffi::OsStr;
+use std::io::{BufReader, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+
+use super::bytes::Chunks;
+use super::hashed::Hashed;
+use super::listed::Listed;
+use super::lookup::Files;
+use super::manifest::{self, Manifest};
+use super::packages::Packages;
+use super::watch::Watch;
+use super::{Level, content};
+use crate::digest::{FileDigest, Sha256};
+use crate::error::{Context as _, Error, Result};
+use crate::image::Limits;
+use crate::image::container::{self, Container, Options};
+use crate::image::directory::Directory;
+use crate::image::disk::Disk;
+
+/// What the user named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reference {
+    /// A file that holds a disk.
+    Image(PathBuf),
+    /// A directory of this host.
+    Directory(PathBuf),
+    /// A file that holds a manifest.
+    Manifest(PathBuf),
+    /// A box in the store.
+    Stored {
+        /// `name:version`.
+        name: String,
+        /// Its disk.
+        path: PathBuf,
+    },
+}
+
+impl Reference {
+    /// `dir:PATH` and the path of a directory are directories; a file is a manifest if it begins as
+    /// one, else an image.
+    #[must_use]
+    pub fn parse(text: &OsStr) -> Self {
+        if let Some(path) = text.as_bytes().strip_prefix(b"dir:") {
+            return Reference::Directory(PathBuf::from(OsStr::from_bytes(path)));
+        }
+        let path = PathBuf::from(text);
+        if path.is_dir() {
+            Reference::Directory(path)
+        } else if manifest::is_manifest(&path) {
+            Reference::Manifest(path)
+        } else {
+            Reference::Image(path)
+        }
+    }
+
+    /// The file of a disk.
+    #[must_use]
+    pub fn image(&self) -> Option<&Path> {
+        match self {
+            Reference::Image(path) | Reference::Stored { path, .. } => Some(path),
+            Reference::Directory(_) | Reference::Manifest(_) => None,
+        }
+    }
+
+    /// What it is, in a word.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Reference::Image(_) => "image",
+            Reference::Directory(_) => "directory",
+            Reference::Manifest(_) => "manifest",
+            Reference::Stored { .. } => "box",
+        }
+    }
+
+    /// Fails unless `level` can be told of this kind of thing.
+    ///
+    /// # Errors
+    /// Kind `Usage`: a directory has nothing but its files.
+    pub fn check(&self, level: Level) -> Result<()> {
+        match self {
+            Reference::Directory(path) if !level.is_of_files() => Err(Error::usage(format!(
+                "level `{}` cannot be told of the directory `{}`",
+                level.as_str(),
+                path.display()
+            ))
+            .cause("a directory has no boot code, partitions or filesystem identity")
+            .hint("Add `--level tree` (or `times`, `packages`) for what the files alone tell.")),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::fmt::Display for Reference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Reference::Image(path) | Reference::Directory(path) | Reference::Manifest(path) => {
+                write!(f, "{}", path.display())
+            }
+            Reference::Stored { name, .. } => f.write_str(name),
+        }
+    }
+}
+
+/// An open image that is watched for changes.
+#[derive(Debug)]
+pub struct Image {
+    /// The disk.
+    pub container: Container,
+    /// Its files.
+    pub watch: Watch,
+}
+
+impl Image {
+    /// Opens the image at `path`.
+    ///
+    /// # Errors
+    /// As [`container::open`].
+    pub fn open(path: &Path, limits: &Limits) -> Result<Self> {
+        let mut watch = Watch::begin(path)?;
+        let options = Options { limits: *limits, ..Options::default() };
+        let container = container::open(path, &options)?;
+        watch.also(&container.backing)?;
+        Ok(Image { container, watch })
+    }
+
+    /// The partition table and the filesystems, with what a person should know about them.
+    ///
+    /// # Errors
+    /// As [`Disk::read`].
+    pub fn disk(self, limits: &Limits) -> Result<(Disk, Watch)> {
+        Ok((Disk::read(self.container, limits)?, self.watch))
+    }
+
+    /// What an error is about.
+    #[must_use]
+    pub fn title(&self) -> String {
+        format!("cannot read the disk `{}`", self.container.path.display())
+    }
+}
+
+/// What was read from an image.
+#[derive(Debug)]
+pub struct Read<T> {
+    /// It.
+    pub what: T,
+    /// What a person should know about the image.
+    pub notes: Vec<String>,
+    /// The image's files, which were the same in the end.
+    pub watch: Watch,
+}
+
+/// Reads something from the image at `path`.
+///
+/// # Errors
+/// What cannot be read, or changes meanwhile.
+pub fn read<T>(
+    path: &Path,
+    limits: &Limits,
+    read: impl FnOnce(&Disk) -> Result<T>,
+) -> Result<Read<T>> {
+    let (disk, watch) = Image::open(path, limits)?.disk(limits)?;
+    let what = read(&disk).context(|| format!("cannot tell what `{}` holds", path.display()))?;
+    watch.check_unchanged()?;
+    Ok(Read { what, notes: disk.notes(), watch })
+}
+
+/// The bytes of the disk in the image at `path`.
+///
+/// # Errors
+/// As [`read`].
+pub fn chunks(path: &Path, limits: &Limits) -> Result<Read<Chunks>> {
+    let image = Image::open(path, limits)?;
+    let what = Chunks::read(&*image.container.reader).context(|| image.title())?;
+    image.watch.check_unchanged()?;
+    Ok(Read { what, notes: image.container.notes, watch: image.watch })
+}
+
+/// The files of a directory, with notes.
+///
+/// # Errors
+/// What cannot be read.
+pub fn directory(path: &Path, limits: &Limits) -> Result<(Hashed, Vec<String>)> {
+    let directory = Directory::open(path, limits)?;
+    Ok((Hashed::read(&directory, limits)?, directory.notes().to_vec()))
+}
+
+/// A manifest, verified.
+///
+/// # Errors
+/// Kind `Undetermined`: it cannot be read, or it is refused.
+pub fn manifest(path: &Path, limits: &Limits) -> Result<Manifest> {
+    let watch = Watch::begin(path)?;
+    let what = || format!("cannot read the manifest `{}`", path.display());
+    let file = fs::File::open(path).context(what)?;
+    let manifest = Manifest::read(BufReader::with_capacity(1 << 20, file), limits).context(what)?;
+    watch.check_unchanged()?;
+    Ok(manifest)
+}
+
+/// The digest and size of a plain file.
+///
+/// # Errors
+/// It cannot be read, or changes meanwhile.
+pub fn file(path: &Path) -> Result<Read<(FileDigest, u64)>> {
+    let watch = Watch::begin(path)?;
+    let mut file = fs::File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buf = vec![0; 1 << 20];
+    let mut size = 0;
+    loop {
+        match file.read(&mut buf)? {
+            0 => break,
+            len => {
+                hash.update(&buf[..len]);
+                size += len as u64;
+            }
+        }
+    }
+    watch.check_unchanged()?;
+    let what = (FileDigest::from_bytes(hash.finish()), size);
+    Ok(Read { what, notes: vec![], watch })
+}
+
+/// The packages that are installed in the system on a disk.
+///
+/// # Errors
+/// What cannot be read; no package database, or one that is not read (by name).
+pub fn packages(disk: &Disk) -> Result<Packages> {
+    let (at, listed) = content::root_files(disk)?;
+    Packages::read(Files { fs: &**at.filesystem, tree: &listed })
+}
+
+/// The packages that are installed in a directory, with notes.
+///
+/// # Errors
+/// As [`packages`].
+pub fn packages_of_directory(path: &Path, limits: &Limits) -> Result<(Packages, Vec<String>)> {
+    let directory = Directory::open(path, limits)?;
+    let listed = Listed::read(&directory, limits)?;
+    let files = Files { fs: &directory, tree: &listed };
+    Ok((Packages::read(files).context(|| of_packages(path))?, directory.notes().to_vec()))
+}
+
+pub(super) fn of_packages(path: &Path) -> String {
+    format!("cannot tell the packages of `{}`", path.display())
+}

@@ -1,0 +1,113 @@
+//! The files that an answer comes from, as they were when the reading began: if one of them is
+//! another one in the end, nothing that was read counts.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// What changes when somebody writes to a file or puts another one in its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Seconds and nanoseconds, as for `ctime`.
+    mtime: (i64, i64),
+    /// Cannot be set by programs, unlike the one above.
+    ctime: (i64, i64),
+    /// Whether it is a plain file: a block device's times say nothing of its contents.
+    plain: bool,
+}
+
+impl Stamp {
+    /// Looks at the file at `path`, links followed.
+    ///
+    /// # Errors
+    /// Kind `Undetermined`: it cannot be looked at.
+    pub fn of(path: &Path) -> Result<Self> {
+        let meta = std::fs::metadata(path).map_err(|e| {
+            Error::undetermined(format!("cannot read `{}`", path.display()))
+                .cause(e)
+                .hint("Give the path of an image file or of a directory.")
+        })?;
+        Ok(Stamp {
+            device: meta.dev(),
+            inode: meta.ino(),
+            size: meta.size(),
+            mtime: (meta.mtime(), meta.mtime_nsec()),
+            ctime: (meta.ctime(), meta.ctime_nsec()),
+            plain: meta.is_file(),
+        })
+    }
+
+    /// Whether it is a plain file that nobody changed in the `seconds` before `time`. Whoever writes
+    /// to a file twice within the clock's grain leaves one stamp for two contents; a file that has
+    /// rested longer than that has one content for its stamp (git's rule for its index).
+    #[must_use]
+    pub fn rested(&self, time: SystemTime, seconds: i64) -> bool {
+        let Ok(time) = time.duration_since(UNIX_EPOCH) else { return false };
+        let Ok(time) = i64::try_from(time.as_secs()) else { return false };
+        self.plain && self.mtime.0.max(self.ctime.0) < time.saturating_sub(seconds)
+    }
+}
+
+/// Files that are watched.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    began: SystemTime,
+    files: Vec<(PathBuf, Stamp)>,
+}
+
+impl Watch {
+    /// Begins with one file, before it is opened.
+    ///
+    /// # Errors
+    /// As [`Stamp::of`].
+    pub fn begin(path: &Path) -> Result<Self> {
+        let began = SystemTime::now();
+        Ok(Watch { began, files: vec![(path.to_owned(), Stamp::of(path)?)] })
+    }
+
+    /// Watches more files, which were found in the first one.
+    ///
+    /// # Errors
+    /// As [`Stamp::of`].
+    pub fn also(&mut self, paths: &[PathBuf]) -> Result<()> {
+        for path in paths {
+            self.files.push((path.clone(), Stamp::of(path)?));
+        }
+        Ok(())
+    }
+
+    /// When the reading began, and the files.
+    #[must_use]
+    pub fn files(&self) -> (SystemTime, &[(PathBuf, Stamp)]) {
+        (self.began, &self.files)
+    }
+
+    /// Moves the beginning, since no test can set a ctime.
+    #[cfg(test)]
+    pub(super) fn set_began(&mut self, began: SystemTime) {
+        self.began = began;
+    }
+
+    /// Fails if somebody wrote to a file since: nothing that was read then counts.
+    ///
+    /// # Errors
+    /// Kind `Undetermined`.
+    pub fn check_unchanged(&self) -> Result<()> {
+        for (path, before) in &self.files {
+            if Stamp::of(path)? != *before {
+                let what = format!("`{}` changed while it was read", path.display());
+                return Err(Error::undetermined(what).hint(
+                    "Stop what writes to it (`devbox halt` if a machine runs on it), then try again.",
+                ));
+            }
+        }
+        Ok(())
+    }
+}

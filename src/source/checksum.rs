@@ -1,0 +1,162 @@
+//! Checksum files: the SHA-256 of one file by its name.
+//!
+//! Read are the forms of GNU `sha256sum` (`<hex>  name`, `<hex> *name`), of BSD
+//! (`SHA256 (name) = <hex>`), and a file that holds nothing but one digest. Around them may be
+//! comments, and the frame of an OpenPGP clear-signed text (RFC 9580, section 7), whose signature
+//! is not checked here.
+
+use crate::error::{Error, Result};
+
+/// Hex digits of a SHA-256.
+const HEX: usize = 64;
+
+/// What one line says.
+struct Line<'a> {
+    digest: &'a str,
+    /// None for a bare digest.
+    name: Option<&'a str>,
+    /// Whether the digest is a SHA-256.
+    sha256: bool,
+}
+
+/// The SHA-256 of `name` as `text` lists it, in lower case. `origin` names the checksum file in
+/// messages.
+///
+/// # Errors
+/// A line that is none of the known forms; `name` is not listed, or not with a SHA-256, or with two
+/// different ones.
+pub fn find(text: &str, name: &str, origin: &str) -> Result<String> {
+    let mut lines = vec![];
+    let mut clear_signed_head = false;
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim_end();
+        match line {
+            "-----BEGIN PGP SIGNED MESSAGE-----" => clear_signed_head = true,
+            "-----BEGIN PGP SIGNATURE-----" => break,
+            "" => clear_signed_head = false,
+            _ if clear_signed_head || line.starts_with('#') => {}
+            _ => lines.push(parse(line).ok_or_else(|| {
+                let shown: String = line.chars().take(80).collect();
+                Error::failed(format!("the checksum file `{origin}` cannot be read"))
+                    .cause(format!("line {number} has an unknown form: `{}`", shown.escape_debug()))
+                    .hint("Give the image's digest as `sha256` instead.")
+            })?),
+        }
+    }
+    if let [Line { digest, name: None, sha256: true }] = &lines[..] {
+        return Ok(digest.to_ascii_lowercase());
+    }
+    let mut found: Option<String> = None;
+    let mut other = false;
+    for line in lines.iter().filter(|line| line.name.is_some_and(|n| same_name(n, name))) {
+        let digest = line.digest.to_ascii_lowercase();
+        if !line.sha256 {
+            other = true;
+        } else if found.as_ref().is_some_and(|found| *found != digest) {
+            return Err(Error::failed(format!(
+                "the checksum file `{origin}` lists two different digests of `{name}`"
+            ))
+            .hint("Give the image's digest as `sha256` instead."));
+        } else {
+            found = Some(digest);
+        }
+    }
+    found.ok_or_else(|| {
+        let e = Error::failed(format!("the checksum file `{origin}` does not list `{name}`"));
+        let listed: Vec<&str> = lines.iter().filter_map(|line| line.name).take(5).collect();
+        if other {
+            e.cause("it lists the name with another kind of digest only")
+                .hint("Name a SHA-256 checksum file, or give the image's digest as `sha256`.")
+        } else if listed.is_empty() {
+            e.hint("Check that `checksums` names the right file.")
+        } else {
+            e.detail(format!("it lists: {}", listed.join(", ").escape_debug()))
+                .hint("Check that `checksums` and the image belong together.")
+        }
+    })
+}
+
+fn same_name(listed: &str, name: &str) -> bool {
+    listed.strip_prefix("./").unwrap_or(listed) == name
+}
+
+fn is_hex(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+fn parse(line: &str) -> Option<Line<'_>> {
+    // BSD: `SHA256 (name) = hex`. A name may hold parentheses, so the last `) = ` counts.
+    if let Some((algorithm, rest)) = line.split_once(" (")
+        && let Some((name, digest)) = rest.rsplit_once(") = ")
+        && algorithm.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'/')
+    {
+        let sha256 = algorithm.eq_ignore_ascii_case("sha256");
+        let fits = is_hex(digest) && (!sha256 || digest.len() == HEX);
+        return fits.then_some(Line { digest, name: Some(name), sha256 });
+    }
+    let (digest, rest) = line.split_once(' ').unwrap_or((line, ""));
+    // Digests of MD5, SHA-1, SHA-224, SHA-256, SHA-384 and SHA-512.
+    if !is_hex(digest) || !matches!(digest.len(), 32 | 40 | 56 | HEX | 96 | 128) {
+        return None;
+    }
+    let name = match rest.strip_prefix([' ', '*']) {
+        Some(name) if !name.is_empty() => Some(name),
+        None if rest.is_empty() => None,
+        _ => return None,
+    };
+    Some(Line { digest, name, sha256: digest.len() == HEX })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(digit: char) -> String {
+        String::from(digit).repeat(HEX)
+    }
+
+    #[test]
+    fn every_published_form_gives_the_digest() {
+        let (a, b) = (hex('a'), hex('B'));
+        let cases = [
+            format!("{b}  other.iso\n{a}  disk.qcow2\n"),
+            format!("{a} *disk.qcow2\r\n{b} *other.iso\r\n"),
+            format!("{a}  ./disk.qcow2\n"),
+            format!(
+                "# disk.qcow2: 3 bytes\nSHA256 (disk.qcow2) = {a}\nSHA512 (disk.qcow2) = {b}{b}\n"
+            ),
+            format!(
+                "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\nSHA256 (disk.qcow2) = {a}\n-----BEGIN PGP SIGNATURE-----\n\nxyz\n-----END PGP SIGNATURE-----\n"
+            ),
+            format!("{}\n", a.to_uppercase()),
+            format!("{b}{b}  disk.qcow2\n{a}  disk.qcow2\n"),
+        ];
+        for text in cases {
+            assert_eq!(find(&text, "disk.qcow2", "SUMS").expect(&text), a);
+        }
+        let upper = format!("SHA256 (a (1).img) = {b}");
+        assert_eq!(find(&upper, "a (1).img", "SUMS").expect("listed"), hex('b'));
+    }
+
+    #[test]
+    fn what_is_not_a_listing_of_the_name_is_refused() {
+        let (a, b) = (hex('a'), hex('b'));
+        let cases = [
+            (String::new(), "does not list"),
+            (format!("{a}  other.qcow2\n"), "it lists: other.qcow2"),
+            (format!("{a}  sub/disk.qcow2\n"), "does not list"),
+            (format!("{a}  disk.qcow2.old\n"), "does not list"),
+            (format!("{a}\n{b}\n"), "does not list"),
+            (format!("{a}  disk.qcow2\n{b}  disk.qcow2\n"), "two different digests"),
+            (format!("{a}{a}  disk.qcow2\n"), "another kind of digest"),
+            (format!("{}  disk.qcow2\n", &a[1..]), "line 1 has an unknown form"),
+            (format!("{a} disk.qcow2\n"), "unknown form"),
+            (format!("SHA256 (disk.qcow2) = {}", &a[1..]), "unknown form"),
+            ("<html>404</html>".to_owned(), "unknown form"),
+        ];
+        for (text, word) in cases {
+            let e = find(&text, "disk.qcow2", "SUMS").expect_err(&text).to_string();
+            assert!(e.contains(word) && e.contains("SUMS"), "{word}: {e}");
+        }
+    }
+}

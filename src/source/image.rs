@@ -1,0 +1,238 @@
+//! The `image` source: a disk image by path or address, verified before anything uses it.
+
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use tokio_util::sync::CancellationToken;
+
+use super::address::Address;
+use super::checksum;
+use super::fetch::{Fetcher, hash_file};
+use crate::error::{Error, Kind, Result};
+use crate::event::Events;
+use crate::host::{Paths, private_dir};
+use crate::image::container::{self, Format, Options};
+use crate::spec::types::{Checksum, ImageSource, InputFormat, Location};
+
+/// Largest checksum file; those of distributions have some KiB.
+const MAX_CHECKSUM_FILE: u64 = 1 << 20;
+
+/// A source image that is what its spec says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolvedImage {
+    /// The file: the spec's own path, or a read-only file in the cache.
+    pub path: PathBuf,
+    /// Its format, found in its header by devbox; other programs are told and never guess.
+    pub format: Format,
+    /// Guest-visible size in bytes.
+    pub virtual_size: u64,
+    /// SHA-256 of the file, 64 lower-case hex digits.
+    pub sha256: String,
+}
+
+/// Gets the image that `source` names, verifies its digest, and reads its header.
+///
+/// # Errors
+/// It cannot be fetched or read; its digest is not the expected one (both are named); it is not an
+/// image that is read here, or it names other files; `cancel` was set.
+pub async fn resolve(
+    source: &ImageSource,
+    paths: &Paths,
+    events: &Events,
+    cancel: &CancellationToken,
+) -> Result<ResolvedImage> {
+    resolve_with(&Fetcher::new()?, source, paths, events, cancel).await
+}
+
+async fn resolve_with(
+    fetcher: &Fetcher,
+    source: &ImageSource,
+    paths: &Paths,
+    events: &Events,
+    cancel: &CancellationToken,
+) -> Result<ResolvedImage> {
+    let sha256 = expected(fetcher, source, events, cancel).await?;
+    let path = match &source.location {
+        Location::Path(path) => verified(path, &sha256, events, cancel).await?,
+        Location::Url(url) => {
+            let folder = paths.cache.join("downloads");
+            private_dir(&folder)?;
+            fetcher.fetch(&Address::parse(url)?, &sha256, &folder, events, cancel).await?
+        }
+    };
+    let options = Options {
+        format: source.format.map(|format| match format {
+            InputFormat::Raw => Format::Raw,
+            InputFormat::Qcow2 => Format::Qcow2,
+            InputFormat::Vhd => Format::Vhd,
+        }),
+        ..Options::default()
+    };
+    let opened = {
+        let path = path.clone();
+        tokio::task::spawn_blocking(move || container::open(&path, &options))
+    };
+    // What parity could not tell is, for a build, a source that cannot be used.
+    let container = opened
+        .await
+        .map_err(|e| Error::failed("reading the source image ended early").cause(e))?
+        .map_err(|e| e.with_kind(Kind::Failed))?;
+    if let Some(wrapping) = &container.wrapping {
+        // QEMU reads the file as it is, so it has to be the disk itself.
+        return Err(Error::failed(format!("`{}` is {wrapping}", path.display()))
+            .cause("a source has to be a disk image itself, since QEMU boots from it")
+            .hint(
+                "Unpack it, and give the path and the digest of the disk image that is inside.",
+            ));
+    }
+    for note in &container.notes {
+        events.warn(format!("{}: {note}", path.display()));
+    }
+    Ok(ResolvedImage {
+        path,
+        format: container.format,
+        virtual_size: container.reader.size(),
+        sha256,
+    })
+}
+
+/// The digest that the image must have.
+async fn expected(
+    fetcher: &Fetcher,
+    source: &ImageSource,
+    events: &Events,
+    cancel: &CancellationToken,
+) -> Result<String> {
+    let list = match &source.checksum {
+        Checksum::Sha256(hex) => return Ok(hex.clone()),
+        Checksum::File(list) => list,
+    };
+    let name = match &source.location {
+        Location::Path(path) => path.file_name().map(|name| name.to_string_lossy().into_owned()),
+        Location::Url(url) => Address::parse(url)?.file_name().map(str::to_owned),
+    };
+    let Some(name) = name else {
+        return Err(Error::usage("the source's location ends without a file name")
+            .hint("Give the image's digest as `sha256`, since a checksum file lists names."));
+    };
+    match list {
+        Location::Path(path) => {
+            let size = fs::metadata(path)?.len();
+            if size > MAX_CHECKSUM_FILE {
+                return Err(Error::failed(format!(
+                    "`{}` is too big for a checksum file",
+                    path.display()
+                ))
+                .cause(format!("it has {size} bytes")));
+            }
+            checksum::find(&fs::read_to_string(path)?, &name, &path.display().to_string())
+        }
+        Location::Url(url) => {
+            let address = Address::parse(url)?;
+            if !address.is_protected() {
+                events.warn(format!(
+                    "the checksum file `{address}` comes without TLS: whoever can change it on its way can change the image too"
+                ));
+            }
+            let text = fetcher.text(&address, MAX_CHECKSUM_FILE, cancel).await?;
+            checksum::find(&text, &name, &address.to_string())
+        }
+    }
+}
+
+/// Hashes a local file where it is.
+async fn verified(
+    path: &Path,
+    sha256: &str,
+    events: &Events,
+    cancel: &CancellationToken,
+) -> Result<PathBuf> {
+    let found = hash_file(path, events, cancel).await?;
+    if found == sha256 {
+        return Ok(path.to_path_buf());
+    }
+    Err(Error::failed(format!("`{}` is not the expected image", path.display()))
+        .detail(format!("expected sha256:{sha256}"))
+        .detail(format!("found    sha256:{found}"))
+        .hint("Check that the file is whole and the right version, or correct the digest in the spec."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::FileDigest;
+    use crate::image::oracle::{run, tool};
+
+    fn paths(dir: &Path) -> Paths {
+        let at = |name: &str| dir.join(name);
+        Paths { store: at("s"), machines: at("m"), cache: at("c"), runtime: at("r") }
+    }
+
+    async fn resolved(dir: &Path, source: &ImageSource) -> Result<ResolvedImage> {
+        resolve(source, &paths(dir), &Events::silent(), &CancellationToken::new()).await
+    }
+
+    #[tokio::test]
+    async fn a_local_image_is_verified_and_its_format_found() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let Some(qemu) = tool("qemu-img", "local image source") else { return };
+        run(dir.path(), &qemu, &["create", "-q", "-f", "qcow2", "disk.img", "8M"]);
+        let path = dir.path().join("disk.img");
+        let hex = FileDigest::of(&fs::read(&path).expect("read")).hex();
+        let sums = dir.path().join("SHA256SUMS");
+        fs::write(&sums, format!("{hex}  disk.img\n")).expect("write");
+        let mut source = ImageSource {
+            location: Location::Path(path.clone()),
+            checksum: Checksum::File(Location::Path(sums)),
+            format: None,
+        };
+        let found = resolved(dir.path(), &source).await.expect("good");
+        assert_eq!(
+            found,
+            ResolvedImage {
+                path,
+                format: Format::Qcow2,
+                virtual_size: 8 << 20,
+                sha256: hex.clone()
+            }
+        );
+
+        source.checksum = Checksum::Sha256("0".repeat(64));
+        let e = resolved(dir.path(), &source).await.expect_err("wrong digest").to_string();
+        assert!(e.contains(&"0".repeat(64)) && e.contains(&hex), "{e}");
+
+        source.checksum = Checksum::Sha256(hex);
+        source.format = Some(InputFormat::Vhd);
+        let e = resolved(dir.path(), &source).await.expect_err("not a vhd");
+        assert_eq!(e.kind(), Kind::Failed);
+    }
+
+    #[tokio::test]
+    async fn an_image_that_names_another_file_is_refused_before_any_other_program_sees_it() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let Some(qemu) = tool("qemu-img", "image source with a backing file") else { return };
+        let args = [
+            "create",
+            "-q",
+            "-u",
+            "-f",
+            "qcow2",
+            "-F",
+            "raw",
+            "-b",
+            "/etc/passwd",
+            "x.qcow2",
+            "1M",
+        ];
+        run(dir.path(), &qemu, &args);
+        let path = dir.path().join("x.qcow2");
+        let hex = FileDigest::of(&fs::read(&path).expect("read")).hex();
+        let source = ImageSource {
+            location: Location::Path(path),
+            checksum: Checksum::Sha256(hex),
+            format: None,
+        };
+        let e = resolved(dir.path(), &source).await.expect_err("refused").to_string();
+        assert!(e.contains("`/etc/passwd`, which was not opened"), "{e}");
+    }
+}

@@ -1,0 +1,115 @@
+//! `[machine]`.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use crate::spec::keys;
+use crate::spec::quantity::{GIB, size_text};
+use crate::spec::reader::{Collector, Reader};
+use crate::spec::types::{Firmware, Machine, PortForward, Protocol, Source};
+
+/// Two, as most hosts have at least that many.
+const CPUS: u32 = 2;
+/// Enough for a Debian system that compiles something small.
+const MEMORY: u64 = GIB;
+/// An emulated guest needs minutes for its first boot on a busy host.
+const TIMEOUT: Duration = Duration::from_secs(600);
+/// The account of `devbox ssh`.
+const ACCOUNT: &str = "dev";
+
+pub(super) fn machine(
+    top: &Reader<'_, '_>,
+    source: Option<&Source>,
+    c: &mut Collector,
+) -> Option<Machine> {
+    let mut machine = Machine {
+        cpus: CPUS,
+        memory: MEMORY,
+        disk: None,
+        firmware: Firmware::Bios,
+        user: ACCOUNT.to_owned(),
+        timeout: TIMEOUT,
+        ports: vec![],
+    };
+    if !top.has(&keys::MACHINE) {
+        return Some(machine);
+    }
+    let table = top.table(&keys::MACHINE, c)?;
+    if let Some(at) = table.integer(&keys::CPUS, c) {
+        machine.cpus = u32::try_from(at.value).unwrap_or(CPUS);
+    }
+    if let Some(at) = table.size(&keys::MEMORY, c) {
+        machine.memory = at.value;
+    }
+    if let Some(at) = table.size(&keys::MACHINE_DISK, c) {
+        if let Some(Source::Packages(p)) = source
+            && at.value < p.disk_size
+        {
+            let image = size_text(p.disk_size);
+            let what = format!(
+                "a disk of {} is smaller than the image, which has {image}",
+                size_text(at.value)
+            );
+            c.report(&at.path, at.span, what).hint =
+                Some(format!("Set it to \"{image}\" or more, or remove it."));
+        }
+        machine.disk = Some(at.value);
+    }
+    if let Some(at) = table.text(&keys::FIRMWARE, c) {
+        machine.firmware = if at.value == "uefi" { Firmware::Uefi } else { Firmware::Bios };
+    }
+    if let Some(at) = table.text(&keys::USER, c) {
+        if at.value == "root" {
+            c.report(&at.path, at.span, "`root` exists already and takes no login").hint =
+                Some("Name another account; it gets `sudo` without a password.".to_owned());
+        } else {
+            machine.user = at.value;
+        }
+    }
+    machine.timeout = table.duration(&keys::MACHINE_TIMEOUT, c).unwrap_or(TIMEOUT);
+    machine.ports = ports(&table, c);
+    Some(machine)
+}
+
+fn ports(table: &Reader<'_, '_>, c: &mut Collector) -> Vec<PortForward> {
+    let mut ports: Vec<PortForward> = vec![];
+    for (i, table) in table.tables(&keys::PORTS, c).into_iter().enumerate() {
+        let guest = table.integer(&keys::PORT_GUEST, c).and_then(|at| u16::try_from(at.value).ok());
+        let host = table.integer(&keys::PORT_HOST, c);
+        let host_ip = table.text(&keys::PORT_HOST_IP, c).and_then(|at| at.value.parse().ok());
+        let host_ip = host_ip.unwrap_or(Ipv4Addr::LOCALHOST);
+        let protocol =
+            match table.text(&keys::PORT_PROTOCOL, c).as_ref().map(|at| at.value.as_str()) {
+                Some("udp") => Protocol::Udp,
+                _ => Protocol::Tcp,
+            };
+        let auto_correct = table.boolean(&keys::PORT_AUTO_CORRECT, c).unwrap_or(true);
+        let number = host.as_ref().and_then(|at| u16::try_from(at.value).ok());
+        let forward = PortForward {
+            guest: guest.unwrap_or(0),
+            host: number,
+            host_ip,
+            protocol,
+            auto_correct,
+        };
+        if let Some(at) = &host
+            && let Some(before) = ports.iter().position(|p| collide(p, &forward))
+        {
+            let what = format!("port {} of the host is taken by machine.ports[{before}]", at.value);
+            c.report(&at.path, at.span.clone(), what).hint =
+                Some("Choose another port, or leave `host` out to get a free one.".to_owned());
+        }
+        debug_assert_eq!(ports.len(), i);
+        ports.push(forward);
+    }
+    // A port without a number in the guest was reported.
+    ports.retain(|p| p.guest != 0);
+    ports
+}
+
+/// Whether both cannot listen at once: an address collides with itself and with "all addresses".
+fn collide(a: &PortForward, b: &PortForward) -> bool {
+    let addresses =
+        a.host_ip == b.host_ip || a.host_ip.is_unspecified() || b.host_ip.is_unspecified();
+    a.host.is_some() && a.host == b.host && a.protocol == b.protocol && addresses
+}

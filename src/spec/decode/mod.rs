@@ -1,0 +1,95 @@
+//! Spanned TOML to [`Spec`]: defaults filled in, every value possible, all problems at once.
+
+mod files;
+mod machine;
+mod source;
+mod steps;
+
+use std::path::Path;
+
+use toml::de::DeTable;
+
+use crate::spec::keys::{self, LARGEST_VHD};
+use crate::spec::quantity::{GIB, size_text};
+use crate::spec::reader::{Collector, Reader};
+use crate::spec::types::{Arch, OutputFormat, Seal, Source, Spec};
+
+/// Decodes a whole file. `None` if something needed is missing or wrong; then `c` says what.
+pub(crate) fn spec(table: &DeTable<'_>, dir: &Path, c: &mut Collector) -> Option<Spec> {
+    let top = Reader::top(table, &keys::SPEC, c);
+    let name = top.text(&keys::NAME, c).map(|at| at.value);
+    let version = top.text(&keys::VERSION, c).map(|at| at.value);
+    let arch = arch(&top, c);
+    let source = source::source(&top, dir, c);
+    let steps = steps::steps(&top, dir, c);
+    let seal = seal(&top, name.as_deref(), c);
+    let outputs = outputs(&top, source.as_ref(), c);
+    let machine = machine::machine(&top, source.as_ref(), c);
+    Some(Spec {
+        dir: dir.to_owned(),
+        name: name?,
+        version: version?,
+        arch: arch?,
+        source: source?,
+        steps,
+        seal: seal?,
+        outputs,
+        machine: machine?,
+    })
+}
+
+/// `arch`, or the host's if it is one that guests can have.
+fn arch(top: &Reader<'_, '_>, c: &mut Collector) -> Option<Arch> {
+    if top.has(&keys::ARCH) {
+        let known = top.text(&keys::ARCH, c).map(|_| Arch::Amd64);
+        if known.is_none()
+            && let Some(problem) = c.problems.last_mut()
+        {
+            problem.hint = Some(
+                "Write `amd64`: guests of other architectures cannot be built yet.".to_owned(),
+            );
+        }
+        return known;
+    }
+    if std::env::consts::ARCH == "x86_64" {
+        return Some(Arch::Amd64);
+    }
+    let what = format!(
+        "`arch` is missing, and guests of this host's architecture (`{}`) cannot be built yet",
+        std::env::consts::ARCH
+    );
+    c.report("arch", 0..0, what).hint =
+        Some("Add `arch = \"amd64\"`; the guest is then emulated.".to_owned());
+    None
+}
+
+fn seal(top: &Reader<'_, '_>, name: Option<&str>, c: &mut Collector) -> Option<Seal> {
+    let Some(table) = top.table(&keys::SEAL, c) else {
+        return name.map(|name| Seal { hostname: name.to_owned(), epoch: None });
+    };
+    let epoch = table.integer(&keys::SEAL_EPOCH, c).map(|at| at.value);
+    let hostname = table.text(&keys::SEAL_HOSTNAME, c).map(|at| at.value);
+    Some(Seal { hostname: hostname.or_else(|| name.map(str::to_owned))?, epoch })
+}
+
+fn outputs(top: &Reader<'_, '_>, source: Option<&Source>, c: &mut Collector) -> Vec<OutputFormat> {
+    let mut outputs = vec![];
+    for at in top.set(&keys::OUTPUTS, c).unwrap_or_default() {
+        let format = match at.value.as_str() {
+            "qcow2" => OutputFormat::Qcow2,
+            "raw" => OutputFormat::Raw,
+            _ => OutputFormat::Vhd,
+        };
+        if let (OutputFormat::Vhd, Some(Source::Packages(p))) = (format, source)
+            && p.disk_size > LARGEST_VHD
+        {
+            let what = format!("a fixed VHD cannot hold a disk of {}", size_text(p.disk_size));
+            c.report(&at.path, at.span, what).hint = Some(format!(
+                "Set `source.disk` to at most \"{}GiB\", or remove `vhd` from the outputs.",
+                LARGEST_VHD / GIB
+            ));
+        }
+        outputs.push(format);
+    }
+    outputs
+}

@@ -1,0 +1,289 @@
+//! `spec1`: what was asked for, as one digest. The rules: `docs/spec1.md`.
+
+use std::fmt::Write as _;
+use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use fs_err as fs;
+use serde_json::{Value, json};
+
+use crate::digest::{FileDigest, Sha256, SpecDigest};
+use crate::error::{Error, Result};
+use crate::spec::types::{
+    Action, Checksum, ImageSource, InputFormat, Packages, Script, Source, Spec,
+};
+
+/// The digest of a spec with the contents of all files that it names.
+///
+/// `image` is the digest of the source image's file; it is needed where the spec names a checksum
+/// file, since what that file says is not known before it is read.
+///
+/// # Errors
+/// A file that the spec names cannot be read, or is no file, folder or link; `image` is missing or
+/// contradicts the spec.
+pub fn spec1(spec: &Spec, image: Option<&FileDigest>) -> Result<SpecDigest> {
+    Ok(SpecDigest::of(&preimage(spec, image)?))
+}
+
+/// What [`spec1`] hashes.
+///
+/// # Errors
+/// As [`spec1`].
+pub fn preimage(spec: &Spec, image: Option<&FileDigest>) -> Result<Vec<u8>> {
+    let source = match &spec.source {
+        Source::Packages(packages) => packages_source(packages),
+        Source::Image(source) => image_source(source, image)?,
+    };
+    let steps: Vec<Value> = spec.steps.iter().map(|s| step(&s.action)).collect::<Result<_>>()?;
+    let mut document = json!({
+        "arch": spec.arch.as_str(),
+        "name": spec.name,
+        "version": spec.version,
+        "seal": { "hostname": spec.seal.hostname, "epoch": spec.seal.epoch },
+        "source": source,
+        "steps": steps,
+    });
+    // Sorted already, unless some crate in the tree turns the sorting off.
+    document.sort_all_objects();
+    Ok(format!("devbox/spec/1\n{document}").into_bytes())
+}
+
+fn sorted(list: &[String]) -> Vec<&str> {
+    let mut list: Vec<&str> = list.iter().map(String::as_str).collect();
+    list.sort_unstable();
+    list
+}
+
+fn packages_source(p: &Packages) -> Value {
+    json!({
+        "type": "packages",
+        "suite": p.suite,
+        "packages": sorted(&p.packages),
+        "components": sorted(&p.components),
+        "mirror": p.mirror,
+        "security_mirror": p.security_mirror,
+        "disk": p.disk_size,
+    })
+}
+
+fn image_source(source: &ImageSource, image: Option<&FileDigest>) -> Result<Value> {
+    let sha256 = match (&source.checksum, image) {
+        (Checksum::Sha256(stated), Some(found)) if *stated != found.hex() => {
+            return Err(Error::failed("the source image is not the one that the spec names")
+                .detail(format!("spec:  {stated}"))
+                .detail(format!("image: {}", found.hex())));
+        }
+        (Checksum::Sha256(stated), _) => stated.clone(),
+        (Checksum::File(_), Some(found)) => found.hex(),
+        (Checksum::File(_), None) => {
+            return Err(Error::failed("the digest of the source image is not known yet")
+                .hint("Fetch the image first: its checksum file says the digest."));
+        }
+    };
+    let format = source.format.map(|f| match f {
+        InputFormat::Raw => "raw",
+        InputFormat::Qcow2 => "qcow2",
+        InputFormat::Vhd => "vhd",
+    });
+    Ok(json!({ "type": "image", "sha256": sha256, "format": format }))
+}
+
+fn step(action: &Action) -> Result<Value> {
+    match action {
+        Action::Shell { script, env } => {
+            let script = match script {
+                Script::Inline(text) => FileDigest::of(text.as_bytes()),
+                Script::File(path) => file(path)?,
+            };
+            Ok(json!({ "type": "shell", "env": env, "script": script }))
+        }
+        Action::File { source, target, mode, owner } => {
+            let mut step =
+                json!({ "type": "file", "target": target, "mode": mode, "owner": owner });
+            if fs::metadata(source)?.is_dir() {
+                step["entries"] = Value::Array(entries(source)?);
+            } else {
+                step["content"] = json!(file(source)?);
+                step["executable"] = json!(executable(&fs::metadata(source)?));
+            }
+            Ok(step)
+        }
+    }
+}
+
+/// Everything below a folder, sorted by the bytes of the path.
+fn entries(folder: &Path) -> Result<Vec<Value>> {
+    let mut all: Vec<(Vec<u8>, Value)> = vec![];
+    // The folder itself may be a link; what lies in it is taken as it is.
+    for entry in walkdir::WalkDir::new(folder).min_depth(1).follow_links(false) {
+        let entry = entry.map_err(|e| {
+            Error::failed(format!("cannot read the folder `{}`", folder.display())).cause(e)
+        })?;
+        let path = entry.path();
+        let relative = path.strip_prefix(folder).unwrap_or(path).as_os_str().as_bytes();
+        let name = escaped(relative);
+        let kind = entry.file_type();
+        let value = if kind.is_dir() {
+            json!(["d", name])
+        } else if kind.is_file() {
+            json!(["f", name, executable(&fs::metadata(path)?), file(path)?])
+        } else if kind.is_symlink() {
+            json!(["l", name, escaped(fs::read_link(path)?.as_os_str().as_bytes())])
+        } else {
+            return Err(Error::failed(format!("`{}` is no file, folder or link", path.display()))
+                .hint("Remove it from the folder; only these can be put into a guest."));
+        };
+        all.push((relative.to_owned(), value));
+    }
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(all.into_iter().map(|(_, value)| value).collect())
+}
+
+/// Whether a `file` step makes it 0755 rather than 0644: any of the three bits counts.
+fn executable(meta: &std::fs::Metadata) -> bool {
+    meta.permissions().mode() & 0o111 != 0
+}
+
+fn file(path: &Path) -> Result<FileDigest> {
+    // One read of this size keeps the hash busy; more does not make it faster.
+    const PIECE: usize = 256 << 10;
+    let mut file = fs::File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; PIECE];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(FileDigest::from_bytes(hash.finish())),
+            n => hash.update(&buffer[..n]),
+        }
+    }
+}
+
+/// Bytes as ASCII: everything outside 0x20 to 0x7e, and the backslash, as `\xhh`.
+fn escaped(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for &b in bytes {
+        if (0x20..0x7f).contains(&b) && b != b'\\' {
+            out.push(char::from(b));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "\\x{b:02x}");
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The project of the vector, in a folder of its own so that it can be changed.
+    fn project() -> tempfile::TempDir {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/spec1/project");
+        let dir = tempfile::tempdir().expect("a folder");
+        let status =
+            std::process::Command::new("cp").arg("-a").arg(from.join(".")).arg(dir.path()).status();
+        assert!(status.expect("cp runs").success());
+        dir
+    }
+
+    fn of(dir: &Path) -> SpecDigest {
+        let spec = crate::spec::load(Some(dir)).expect("valid");
+        spec1(&spec, None).expect("digested")
+    }
+
+    #[test]
+    fn the_vector_holds() {
+        let dir = project();
+        let spec = crate::spec::load(Some(dir.path())).expect("valid");
+        let expected = include_bytes!("../../tests/vectors/spec1/project.preimage");
+        let got = preimage(&spec, None).expect("digested");
+        assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(expected));
+        let digest = include_str!("../../tests/vectors/spec1/project.digest");
+        assert_eq!(of(dir.path()).to_string(), digest.trim());
+    }
+
+    #[test]
+    fn what_does_not_change_the_image_does_not_change_the_digest_and_the_rest_does() {
+        let dir = project();
+        let file = dir.path().join("devbox.toml");
+        let text = std::fs::read_to_string(&file).expect("read");
+        let before = of(dir.path());
+        let with = |from: &str, to: &str| {
+            assert!(text.contains(from), "{from}");
+            std::fs::write(&file, text.replace(from, to)).expect("written");
+            of(dir.path())
+        };
+        for (from, to) in [
+            ("outputs = [\"raw\"]", "outputs = [\"vhd\", \"qcow2\"]"),
+            ("cpus = 1", "cpus = 7\nmemory = \"2GiB\"\nuser = \"ada\"\nfirmware = \"uefi\""),
+            ("guest = 80", "guest = 81\nhost = 8080"),
+            ("name = \"a title is no input\"", ""),
+            ("timeout = \"1m\"", "timeout = \"2m\""),
+            ("[\"vim\", \"curl\"]", "[\"curl\", \"vim\"]"),
+            ("https://mirror.example/debian/", "https://mirror.example/debian"),
+        ] {
+            assert_eq!(with(from, to), before, "{from}");
+        }
+        for (from, to) in [
+            ("1.0.0-rc.1", "1.0.0"),
+            ("\"curl\"", "\"curl\", \"git\""),
+            ("3GiB", "4GiB"),
+            ("A = ", "C = "),
+            ("mode = \"0750\"", "mode = \"0751\""),
+            ("/srv/site", "/srv/sites"),
+            ("epoch = 1700000000", "epoch = 1700000001"),
+        ] {
+            assert_ne!(with(from, to), before, "{from}");
+        }
+        std::fs::write(&file, &text).expect("written");
+        assert_eq!(of(dir.path()), before);
+        std::fs::write(dir.path().join("site/img/back\\slash"), "y").expect("written");
+        assert_ne!(of(dir.path()), before);
+    }
+
+    #[test]
+    fn the_same_script_inline_or_in_a_file_is_the_same_input() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let head = "name = \"a\"\nversion = \"1.0.0\"\n[source]\ntype = \"packages\"\nsuite = \"bookworm\"\n[[steps]]\ntype = \"shell\"\n";
+        std::fs::write(dir.path().join("s"), "true\n").expect("written");
+        let mut digests = vec![];
+        for step in ["inline = \"true\\n\"", "script = \"s\""] {
+            std::fs::write(dir.path().join("devbox.toml"), format!("{head}{step}\n"))
+                .expect("written");
+            digests.push(of(dir.path()));
+        }
+        assert_eq!(digests[0], digests[1]);
+    }
+
+    #[test]
+    fn a_pipe_in_a_folder_is_refused_and_not_opened() {
+        let dir = project();
+        let pipe = dir.path().join("site/pipe");
+        let status = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(status.expect("mkfifo runs").success());
+        let spec = crate::spec::load(Some(dir.path())).expect("valid");
+        let e = spec1(&spec, None).expect_err("refused");
+        assert!(e.what().ends_with("/site/pipe` is no file, folder or link"), "{e}");
+    }
+
+    #[test]
+    fn an_image_is_known_by_its_digest_alone() {
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::write(dir.path().join("disk"), "abc").expect("written");
+        let digest = FileDigest::of(b"abc");
+        let of = |source: &str, found: Option<&FileDigest>| {
+            let text =
+                format!("name = \"a\"\nversion = \"1.0.0\"\n[source]\ntype = \"image\"\n{source}");
+            let spec = crate::spec::parse(&text, Path::new("f"), dir.path()).expect("valid");
+            spec1(&spec, found)
+        };
+        let stated = format!("path = \"disk\"\nsha256 = \"{}\"", digest.hex());
+        let a = of(&stated, None).expect("digested");
+        let listed = "url = \"https://h/disk\"\nchecksums = \"https://h/SHA256SUMS\"";
+        assert_eq!(of(listed, Some(&digest)).expect("digested"), a);
+        assert!(of(listed, None).is_err());
+        assert!(of(&stated, Some(&FileDigest::of(b"x"))).is_err());
+    }
+}

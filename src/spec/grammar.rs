@@ -1,0 +1,368 @@
+//! The grammars of strings in devbox.toml, each as a check, a regular expression and words.
+//!
+//! The regular expressions serve the JSON schema; a test holds them against the checks.
+
+/// A grammar of strings.
+pub struct Grammar {
+    /// What is expected, to stand after "expected".
+    pub expected: &'static str,
+    /// The same as a regular expression (ECMA-262 and Rust alike), matched on the whole string.
+    pub pattern: &'static str,
+    /// Longest string in bytes.
+    pub longest: usize,
+    /// Whether a string that is not too long is of this grammar.
+    pub check: fn(&str) -> bool,
+    /// What people often get wrong, put right; tried in this order for a suggestion.
+    pub repairs: &'static [fn(&str) -> String],
+}
+
+const TRIM: fn(&str) -> String = |s| s.trim().to_owned();
+const LOWER: fn(&str) -> String = |s| s.trim().to_lowercase();
+const NO_SLASH: fn(&str) -> String = |s| s.trim_end_matches('/').to_owned();
+const DASHES: fn(&str) -> String = |s| s.trim().to_lowercase().replace(['_', ' ', '.'], "-");
+
+impl Grammar {
+    /// Whether `text` is of this grammar.
+    #[must_use]
+    pub fn accepts(&self, text: &str) -> bool {
+        text.len() <= self.longest && (self.check)(text)
+    }
+}
+
+impl std::fmt::Debug for Grammar {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.pattern)
+    }
+}
+
+/// A label of a host name (RFC 1123, section 2.1), lower case.
+pub static LABEL: Grammar = Grammar {
+    expected: "1 to 63 lower-case letters, digits and `-`, with a letter or digit at both ends",
+    pattern: "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
+    longest: 63,
+    check: |s| all(s, |c| alnum(c) || c == b'-') && !s.starts_with('-') && !s.ends_with('-'),
+    repairs: &[LOWER, DASHES],
+};
+
+/// SemVer 2.0.0 without build metadata.
+pub static VERSION: Grammar = Grammar {
+    expected: "three numbers with dots, such as \"1.0.0\"",
+    pattern: r"^(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})(-[0-9A-Za-z]+([.-][0-9A-Za-z]+)*)?$",
+    longest: 64,
+    check: |s| {
+        let (core, pre) = s.split_once('-').map_or((s, None), |(core, pre)| (core, Some(pre)));
+        let number = |n: &str| {
+            n.len() <= 9 && all(n, |c| c.is_ascii_digit()) && (n == "0" || !n.starts_with('0'))
+        };
+        let word = |w: &str| all(w, |c| c.is_ascii_alphanumeric());
+        core.split('.').count() == 3
+            && core.split('.').all(number)
+            && pre.is_none_or(|pre| pre.split(['.', '-']).all(word))
+    },
+    repairs: &[
+        |s| s.trim().trim_start_matches('v').to_owned(),
+        |s| format!("{}.0", s.trim().trim_start_matches('v')),
+        |s| format!("{}.0.0", s.trim().trim_start_matches('v')),
+    ],
+};
+
+/// A Debian suite by code name (`bookworm`).
+pub static SUITE: Grammar = Grammar {
+    expected: "a suite's code name, such as \"bookworm\"",
+    pattern: "^[a-z][a-z0-9.-]*$",
+    longest: 64,
+    check: |s| first(s, |c| c.is_ascii_lowercase()) && all(s, |c| alnum(c) || b".-".contains(&c)),
+    repairs: &[LOWER],
+};
+
+/// An archive area (`main`, `non-free-firmware`).
+pub static COMPONENT: Grammar = Grammar {
+    expected: "an archive component, such as \"main\"",
+    pattern: "^[a-z][a-z0-9-]*$",
+    longest: 64,
+    check: |s| first(s, |c| c.is_ascii_lowercase()) && all(s, |c| alnum(c) || c == b'-'),
+    repairs: &[LOWER],
+};
+
+/// A binary package's name (Debian Policy 5.6.7). A name that ends in `-` would tell apt to remove.
+pub static PACKAGE: Grammar = Grammar {
+    expected: "a Debian package name",
+    pattern: "^[a-z0-9][a-z0-9+.-]*[a-z0-9+.]$",
+    longest: 128,
+    check: |s| {
+        s.len() >= 2
+            && first(s, alnum)
+            && all(s, |c| alnum(c) || b"+.-".contains(&c))
+            && !s.ends_with('-')
+    },
+    repairs: &[LOWER],
+};
+
+/// An address of a package archive: http or https, no user, query or fragment, nothing that apt's
+/// sources format would read as a separator.
+pub static MIRROR: Grammar = Grammar {
+    expected: "an http:// or https:// address without user name, such as \"http://deb.debian.org/debian\"",
+    pattern: r"^https?://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[A-Za-z0-9._~%+-]+)*/?$",
+    longest: 512,
+    check: |s| {
+        address(s).is_some_and(|path| {
+            let path = path.strip_suffix('/').unwrap_or(path);
+            path.is_empty()
+                || path
+                    .strip_prefix('/')
+                    .is_some_and(|p| p.split('/').all(|part| all(part, segment)))
+        })
+    },
+    repairs: &[TRIM],
+};
+
+/// An address of a file.
+pub static URL: Grammar = Grammar {
+    expected: "an http:// or https:// address of a file",
+    pattern: r"^https?://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?/[!$&-;=?-Z_a-z~%]+$",
+    longest: 2048,
+    check: |s| {
+        address(s).is_some_and(|path| {
+        path.len() > 1
+            && path.starts_with('/')
+            && all(path, |c| {
+                matches!(c, b'!' | b'$' | b'&'..=b';' | b'=' | b'?'..=b'Z' | b'_' | b'a'..=b'z' | b'~' | b'%')
+            })
+    })
+    },
+    repairs: &[TRIM],
+};
+
+/// SHA-256 in hex.
+pub static SHA256: Grammar = Grammar {
+    expected: "64 hex digits",
+    pattern: "^[0-9A-Fa-f]{64}$",
+    longest: 64,
+    check: |s| s.len() == 64 && all(s, |c| c.is_ascii_hexdigit()),
+    repairs: &[TRIM, |s| s.trim().trim_start_matches("sha256:").to_owned()],
+};
+
+/// A path on the host, relative to the spec's folder or absolute.
+pub static HOST_PATH: Grammar = Grammar {
+    expected: "a path, relative to the folder of devbox.toml",
+    pattern: r"^[^\x00]+$",
+    longest: 4096,
+    check: |s| !s.is_empty() && !s.contains('\0'),
+    repairs: &[],
+};
+
+/// An absolute path in the guest that names one file in one spelling: no `.`, `..`, `//`, control
+/// characters or slash at the end.
+pub static GUEST_PATH: Grammar = Grammar {
+    expected: "an absolute path in the guest, without `.`, `..`, `//` and a `/` at the end",
+    pattern: r"^(/([^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]*|\.[^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]*|\.\.[^/\x00-\x1f\x7f]+))+$",
+    longest: 4095,
+    check: |s| {
+        s.strip_prefix('/').is_some_and(|rest| {
+            rest.split('/').all(|part| {
+                !matches!(part, "" | "." | "..") && part.bytes().all(|c| c >= 0x20 && c != 0x7f)
+            })
+        })
+    },
+    repairs: &[NO_SLASH],
+};
+
+/// A shell script.
+pub static SCRIPT: Grammar = Grammar {
+    expected: "a script that is not empty",
+    pattern: r"^[^\x00]*[^\x00\x09\x0a\x0d\x20][^\x00]*$",
+    longest: 1 << 20,
+    check: |s| !s.contains('\0') && s.bytes().any(|c| !matches!(c, b'\t' | b'\n' | b'\r' | b' ')),
+    repairs: &[],
+};
+
+/// A title that people read: one line.
+pub static TITLE: Grammar = Grammar {
+    expected: "one line of 1 to 80 bytes",
+    pattern: r"^[^\x00-\x1f\x7f-\x9f]+$",
+    longest: 80,
+    check: |s| !s.is_empty() && !s.chars().any(char::is_control),
+    repairs: &[TRIM],
+};
+
+/// Permission bits in octal.
+pub static MODE: Grammar = Grammar {
+    expected: "permission bits as an octal string, such as \"0644\"",
+    pattern: "^0?[0-7]{3,4}$",
+    longest: 5,
+    check: |s| {
+        all(s, |c| (b'0'..=b'7').contains(&c))
+            && (3..=4).contains(&s.strip_prefix('0').filter(|r| r.len() >= 3).unwrap_or(s).len())
+    },
+    repairs: &[TRIM, |s| s.trim_start_matches("0o").to_owned()],
+};
+
+/// `user` or `user:group`, by name or number.
+pub static OWNER: Grammar = Grammar {
+    expected: "`user` or `user:group`",
+    pattern: "^([a-z_][a-z0-9_-]{0,31}|[0-9]{1,9})(:([a-z_][a-z0-9_-]{0,31}|[0-9]{1,9}))?$",
+    longest: 65,
+    check: |s| {
+        let part = |p: &str| (USER.check)(p) || (p.len() <= 9 && all(p, |c| c.is_ascii_digit()));
+        s.split(':').count() <= 2 && s.split(':').all(part)
+    },
+    repairs: &[LOWER],
+};
+
+/// A name of a user account, as Debian's `adduser` takes it.
+pub static USER: Grammar = Grammar {
+    expected: "a user name of 1 to 32 lower-case letters, digits, `_` and `-`",
+    pattern: "^[a-z_][a-z0-9_-]{0,31}$",
+    longest: 32,
+    check: |s| {
+        s.len() <= 32
+            && first(s, |c| c.is_ascii_lowercase() || c == b'_')
+            && all(s, |c| alnum(c) || b"_-".contains(&c))
+    },
+    repairs: &[LOWER],
+};
+
+/// An IPv4 address.
+pub static IPV4: Grammar = Grammar {
+    expected: "an IPv4 address of this host, such as \"127.0.0.1\"",
+    pattern: r"^((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])$",
+    longest: 15,
+    check: |s| s.parse::<std::net::Ipv4Addr>().is_ok(),
+    repairs: &[TRIM],
+};
+
+/// A name of an environment variable (POSIX.1-2017, 8.1), not limited to upper case.
+pub static VARIABLE: Grammar = Grammar {
+    expected: "a variable name of letters, digits and `_`, without a digit in front",
+    pattern: "^[A-Za-z_][A-Za-z0-9_]*$",
+    longest: 128,
+    check: |s| {
+        first(s, |c| c.is_ascii_alphabetic() || c == b'_')
+            && all(s, |c| c.is_ascii_alphanumeric() || c == b'_')
+    },
+    repairs: &[|s| s.trim().replace(['-', '.', ' '], "_")],
+};
+
+/// Every grammar, for tests.
+#[cfg(test)]
+pub(crate) static ALL: &[&Grammar] = &[
+    &LABEL,
+    &VERSION,
+    &SUITE,
+    &COMPONENT,
+    &PACKAGE,
+    &MIRROR,
+    &URL,
+    &SHA256,
+    &HOST_PATH,
+    &GUEST_PATH,
+    &SCRIPT,
+    &TITLE,
+    &MODE,
+    &OWNER,
+    &USER,
+    &IPV4,
+    &VARIABLE,
+];
+
+fn alnum(c: u8) -> bool {
+    c.is_ascii_lowercase() || c.is_ascii_digit()
+}
+
+fn all(s: &str, good: impl Fn(u8) -> bool) -> bool {
+    !s.is_empty() && s.bytes().all(good)
+}
+
+fn first(s: &str, good: impl Fn(u8) -> bool) -> bool {
+    s.bytes().next().is_some_and(good)
+}
+
+fn segment(c: u8) -> bool {
+    c.is_ascii_alphanumeric() || b"._~%+-".contains(&c)
+}
+
+/// What follows scheme, host and port of an http(s) address.
+fn address(s: &str) -> Option<&str> {
+    let rest = s.strip_prefix("http://").or_else(|| s.strip_prefix("https://"))?;
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = match authority.split_once(':') {
+        Some((host, port)) if port.len() <= 5 && all(port, |c| c.is_ascii_digit()) => host,
+        Some(_) => return None,
+        None => authority,
+    };
+    let ends = |c: &u8| c.is_ascii_alphanumeric();
+    let good = all(host, |c| c.is_ascii_alphanumeric() || b".-".contains(&c))
+        && host.as_bytes().first().is_some_and(ends)
+        && host.as_bytes().last().is_some_and(ends);
+    good.then_some(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use proptest::strategy::ValueTree as _;
+    use proptest::test_runner::TestRunner;
+
+    /// The pattern matched as JSON schema validators do, with the length that the schema says.
+    fn by_pattern(grammar: &Grammar, text: &str) -> bool {
+        let pattern = regex::Regex::new(grammar.pattern).expect("the pattern compiles");
+        text.len() <= grammar.longest && pattern.is_match(text)
+    }
+
+    #[test]
+    fn check_and_pattern_agree_on_strings_made_from_the_pattern_and_damaged_ones() {
+        let mut runner = TestRunner::deterministic();
+        for grammar in ALL {
+            let inner = grammar.pattern.trim_start_matches('^').trim_end_matches('$');
+            let strings = proptest::string::string_regex(inner).expect("a generator");
+            let strange = r"[ -~\t\n\x00\x7fäß€.:/-]{1}";
+            let damage = proptest::string::string_regex(strange).expect("a generator");
+            for _ in 0..400 {
+                let made = strings.new_tree(&mut runner).expect("a string").current();
+                let odd = damage.new_tree(&mut runner).expect("a string").current();
+                let at =
+                    (0..=made.chars().count()).new_tree(&mut runner).expect("a place").current();
+                let mut damaged: String = made.chars().take(at).collect();
+                damaged.push_str(&odd);
+                damaged.extend(made.chars().skip(at));
+                for text in [made, damaged] {
+                    let (a, b) = (grammar.accepts(&text), by_pattern(grammar, &text));
+                    assert_eq!(a, b, "{text:?} against {}", grammar.pattern);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn grammars_take_what_they_should_and_refuse_the_near_miss() {
+        let cases: &[(&Grammar, &[&str], &[&str])] = &[
+            (&LABEL, &["web-1", "a", "0"], &["", "-a", "a-", "Web", "a.b", "a_b"]),
+            (&VERSION, &["1.0.0", "0.0.1-rc.1"], &["1.0", "01.0.0", "1.0.0+b", "v1.0.0", "1.0.0-"]),
+            (
+                &PACKAGE,
+                &["g++", "libc6", "python3.11"],
+                &["a", "curl-", "Curl", "a=1", "?essential", "-o"],
+            ),
+            (
+                &MIRROR,
+                &["http://deb.debian.org/debian", "https://h:80/a/"],
+                &["ftp://a", "http://u:p@h/", "http://h/a b", "http://h/?x"],
+            ),
+            (&URL, &["https://h/a.img?x=1"], &["https://h", "http://h/ a", "file:///a"]),
+            (&GUEST_PATH, &["/a/.b/..c"], &["a", "/", "/a/", "/a//b", "/a/../b", "/a/.", "/a\nb"]),
+            (&MODE, &["644", "0644", "4755", "04755"], &["", "0", "999", "00644x", "77777"]),
+            (&OWNER, &["root", "dev:dev", "1000:1000"], &[":a", "a:", "a:b:c", "Root"]),
+            (&IPV4, &["0.0.0.0", "127.0.0.1"], &["1.2.3", "01.2.3.4", "::1", "256.1.1.1"]),
+            (&VARIABLE, &["A_1", "_a"], &["1A", "A-B", "A=B", ""]),
+        ];
+        for (grammar, good, bad) in cases {
+            for text in *good {
+                assert!(grammar.accepts(text), "{text:?} against {}", grammar.pattern);
+            }
+            for text in *bad {
+                assert!(!grammar.accepts(text), "{text:?} against {}", grammar.pattern);
+            }
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Every table and key of devbox.toml, once: the parser, the JSON schema and the reference are made
+//! from this.
+
+use crate::spec::grammar;
+use crate::spec::quantity::{GIB, MIB, TIB};
+use crate::spec::shape::Presence::{Default, OneOf, Required};
+use crate::spec::shape::{Key, Shape, Table, Variant};
+
+/// A file larger than this is no spec; bounds the work on hostile input.
+pub const LONGEST_FILE: u64 = 1 << 20;
+
+macro_rules! keys {
+    ($($(#[$doc:meta])* $id:ident: $name:literal, $shape:expr, $presence:expr, $about:literal;)+) => {$(
+        $(#[$doc])*
+        pub static $id: Key = Key { name: $name, shape: $shape, presence: $presence, about: $about };
+    )+};
+}
+
+/// Values of `arch`.
+pub static ARCHS: &[&str] = &["amd64"];
+/// Values of `outputs`.
+pub static OUTPUT_FORMATS: &[&str] = &["qcow2", "raw", "vhd"];
+/// Values of `source.format`.
+pub static INPUT_FORMATS: &[&str] = &["raw", "qcow2", "vhd"];
+/// Values of `machine.firmware`.
+pub static FIRMWARES: &[&str] = &["bios", "uefi"];
+/// Values of `machine.ports.protocol`.
+pub static PROTOCOLS: &[&str] = &["tcp", "udp"];
+/// The smallest disk that holds a boot loader and a Debian system.
+pub const SMALLEST_DISK: u64 = 512 * MIB;
+/// The largest disk: below what ext4 with 4 KiB blocks and 32-bit block numbers can hold (16 TiB).
+pub const LARGEST_DISK: u64 = 8 * TIB;
+/// The largest disk that a fixed VHD can hold: 2040 GiB, the limit that Hyper-V and Azure state.
+pub const LARGEST_VHD: u64 = 2040 * GIB;
+/// The earliest and latest time that FAT can hold (1980 to 2107), for the EFI system partition.
+pub const EPOCHS: (i64, i64) = (315_532_800, 4_354_819_198);
+
+const DISK: Shape = Shape::Size(SMALLEST_DISK, LARGEST_DISK);
+const PORT: Shape = Shape::Integer(1, 65_535);
+// Below a second nothing can be done; a step that needs a week is lost.
+const TIMEOUT: Shape = Shape::Duration(1, 7 * 24 * 3600);
+
+keys! {
+    /// `name`.
+    NAME: "name", Shape::Text(&grammar::LABEL), Required, "Name of the box, and the host name of its image and machines.";
+    /// `version`.
+    VERSION: "version", Shape::Text(&grammar::VERSION), Required, "Version of the box; a sealed version never changes.";
+    /// `arch`.
+    ARCH: "arch", Shape::Choice(ARCHS), Default("the host's"), "Architecture of the guest, by Debian's name.";
+    /// `source`.
+    SOURCE: "source", Shape::Variants(SOURCES), Required, "What the image starts from.";
+    /// `steps`.
+    STEPS: "steps", Shape::ListOfVariants(STEP_TYPES), Default("none"), "What is done in the guest, in this order.";
+    /// `seal`.
+    SEAL: "seal", Shape::Table(&SEAL_TABLE), Default("all defaults"), "How the image is sealed.";
+    /// `outputs`.
+    OUTPUTS: "outputs", Shape::Set(&Shape::Choice(OUTPUT_FORMATS)), Default("none"), "Formats that `devbox build` writes, beside the stored box.";
+    /// `machine`.
+    MACHINE: "machine", Shape::Table(&MACHINE_TABLE), Default("all defaults"), "How `devbox up` runs the image; no part of the image.";
+}
+
+keys! {
+    /// `source.type` for packages.
+    SOURCE_TYPE: "type", Shape::Choice(&["packages", "image"]), Required, "`packages`: a distribution's packages. `image`: a disk image.";
+    /// `source.suite`.
+    SUITE: "suite", Shape::Text(&grammar::SUITE), Required, "Debian's code name of the suite; `stable` and the like move and are refused.";
+    /// `source.packages`.
+    PACKAGES: "packages", Shape::Set(&Shape::Text(&grammar::PACKAGE)), Default("none"), "Packages besides what an image needs to boot and to be reached.";
+    /// `source.mirror`.
+    MIRROR: "mirror", Shape::Text(&grammar::MIRROR), Default("http://deb.debian.org/debian"), "What the image's own apt sources name. The mirror that the host uses serves the build and leaves no trace.";
+    /// `source.security_mirror`.
+    SECURITY_MIRROR: "security_mirror", Shape::Text(&grammar::MIRROR), Default("http://deb.debian.org/debian-security"), "The same for security updates.";
+    /// `source.components`.
+    COMPONENTS: "components", Shape::Set(&Shape::Text(&grammar::COMPONENT)), Default("[\"main\"]"), "Components of the archive.";
+    /// `source.disk`.
+    SOURCE_DISK: "disk", DISK, Default("2GiB"), "Size of the image. The root filesystem grows when a machine has a bigger disk.";
+}
+
+keys! {
+    /// `source.path`.
+    IMAGE_PATH: "path", Shape::Text(&grammar::HOST_PATH), OneOf("location"), "The image, as a file.";
+    /// `source.url`.
+    IMAGE_URL: "url", Shape::Text(&grammar::URL), OneOf("location"), "The image, as an address. The download resumes, and is verified while it streams.";
+    /// `source.sha256`.
+    IMAGE_SHA256: "sha256", Shape::Text(&grammar::SHA256), OneOf("checksum"), "SHA-256 of the image file.";
+    /// `source.checksums`.
+    IMAGE_CHECKSUMS: "checksums", Shape::Text(&grammar::HOST_PATH), OneOf("checksum"), "Path or address of a checksum file (GNU or BSD form) that lists the image by its file name.";
+    /// `source.format`.
+    IMAGE_FORMAT: "format", Shape::Choice(INPUT_FORMATS), Default("found by content"), "Format of the image.";
+}
+
+keys! {
+    /// `steps.type`.
+    STEP_TYPE: "type", Shape::Choice(&["shell", "file"]), Required, "`shell`: runs a script as root. `file`: puts a file or a folder into the guest.";
+    /// `steps.name`.
+    STEP_NAME: "name", Shape::Text(&grammar::TITLE), Default("`step 1`, `step 2`, ..."), "Title of the step in messages; each one its own.";
+    /// `steps.timeout`.
+    STEP_TIMEOUT: "timeout", TIMEOUT, Default("10m"), "How long the step may take; then the build fails.";
+    /// `steps.inline`.
+    STEP_INLINE: "inline", Shape::Text(&grammar::SCRIPT), OneOf("text"), "The script. It runs by `sh -eu` unless it begins with `#!`.";
+    /// `steps.script`.
+    STEP_SCRIPT: "script", Shape::Text(&grammar::HOST_PATH), OneOf("text"), "The script, as a file.";
+    /// `steps.env`.
+    STEP_ENV: "env", Shape::Environment, Default("none"), "Environment variables of the script.";
+    /// `steps.source`.
+    STEP_SOURCE: "source", Shape::Text(&grammar::HOST_PATH), Required, "The file or folder on the host.";
+    /// `steps.target`.
+    STEP_TARGET: "target", Shape::Text(&grammar::GUEST_PATH), Required, "Where it stands in the guest.";
+    /// `steps.mode`.
+    STEP_MODE: "mode", Shape::Text(&grammar::MODE), Default("0755 for folders and executable files, else 0644"), "Permission bits. For a folder, those of the folder if the step makes it; in it, folders and executable files get 0755, other files 0644.";
+    /// `steps.owner`.
+    STEP_OWNER: "owner", Shape::Text(&grammar::OWNER), Default("root:root"), "Owner, and group after a colon.";
+}
+
+keys! {
+    /// `seal.hostname`.
+    SEAL_HOSTNAME: "hostname", Shape::Text(&grammar::LABEL), Default("the name of the box"), "Content of /etc/hostname in the image. Each machine gets its own at boot.";
+    /// `seal.epoch`.
+    SEAL_EPOCH: "epoch", Shape::Integer(EPOCHS.0, EPOCHS.1), Default("`packages`: the date of the suite's Release file; `image`: the time of its newest file"), "Seconds since 1970 UTC: no file time in the image is later.";
+    /// `machine.cpus`.
+    CPUS: "cpus", Shape::Integer(1, 255), Default("2"), "Number of processors.";
+    /// `machine.memory`.
+    MEMORY: "memory", Shape::Size(128 * MIB, TIB), Default("1GiB"), "Memory.";
+    /// `machine.disk`.
+    MACHINE_DISK: "disk", DISK, Default("the image's size"), "Size of the machine's disk; never smaller than the image.";
+    /// `machine.firmware`.
+    FIRMWARE: "firmware", Shape::Choice(FIRMWARES), Default("bios"), "Firmware; `uefi` needs the package `ovmf` on the host.";
+    /// `machine.user`.
+    USER: "user", Shape::Text(&grammar::USER), Default("dev"), "The account that is made at the first boot, and that `devbox ssh` enters.";
+    /// `machine.timeout`.
+    MACHINE_TIMEOUT: "timeout", TIMEOUT, Default("10m"), "How long `devbox up` waits until the machine is ready.";
+    /// `machine.ports`.
+    PORTS: "ports", Shape::List(&PORTS_TABLE), Default("none"), "Ports of the guest that the host forwards.";
+}
+
+keys! {
+    /// `machine.ports.guest`.
+    PORT_GUEST: "guest", PORT, Required, "Port in the guest.";
+    /// `machine.ports.host`.
+    PORT_HOST: "host", PORT, Default("a free one"), "Port on the host.";
+    /// `machine.ports.host_ip`.
+    PORT_HOST_IP: "host_ip", Shape::Text(&grammar::IPV4), Default("127.0.0.1"), "Address of the host on which the port listens. `0.0.0.0` opens it to the network.";
+    /// `machine.ports.protocol`.
+    PORT_PROTOCOL: "protocol", Shape::Choice(PROTOCOLS), Default("tcp"), "Protocol.";
+    /// `machine.ports.auto_correct`.
+    PORT_AUTO_CORRECT: "auto_correct", Shape::Boolean, Default("true"), "Take the next free port when the host's is in use, and say so.";
+}
+
+/// The file.
+pub static SPEC: Table = Table {
+    path: "",
+    about: "One box: what its image is made of, and how a dev box runs it.",
+    keys: &[&NAME, &VERSION, &ARCH, &SOURCE, &STEPS, &SEAL, &OUTPUTS, &MACHINE],
+};
+
+/// Values of `source.type`.
+pub static SOURCES: &[Variant] = &[
+    Variant { name: "packages", table: &PACKAGES_TABLE },
+    Variant { name: "image", table: &IMAGE_TABLE },
+];
+
+/// `[source]` with `type = "packages"`.
+pub static PACKAGES_TABLE: Table = Table {
+    path: "source",
+    about: "An image made from a distribution's packages; nobody's image is downloaded.",
+    keys: &[&SOURCE_TYPE, &SUITE, &PACKAGES, &MIRROR, &SECURITY_MIRROR, &COMPONENTS, &SOURCE_DISK],
+};
+
+/// `[source]` with `type = "image"`.
+pub static IMAGE_TABLE: Table = Table {
+    path: "source",
+    about: "A disk image that exists already; used only when it matches its checksum.",
+    keys: &[&SOURCE_TYPE, &IMAGE_PATH, &IMAGE_URL, &IMAGE_SHA256, &IMAGE_CHECKSUMS, &IMAGE_FORMAT],
+};
+
+/// Values of `steps.type`.
+pub static STEP_TYPES: &[Variant] =
+    &[Variant { name: "shell", table: &SHELL_TABLE }, Variant { name: "file", table: &FILE_TABLE }];
+
+/// `[[steps]]` with `type = "shell"`.
+pub static SHELL_TABLE: Table = Table {
+    path: "steps",
+    about: "A script that runs as root in the guest.",
+    keys: &[&STEP_TYPE, &STEP_NAME, &STEP_INLINE, &STEP_SCRIPT, &STEP_ENV, &STEP_TIMEOUT],
+};
+
+/// `[[steps]]` with `type = "file"`.
+pub static FILE_TABLE: Table = Table {
+    path: "steps",
+    about: "A file or a folder that is put into the guest.",
+    keys: &[
+        &STEP_TYPE,
+        &STEP_NAME,
+        &STEP_SOURCE,
+        &STEP_TARGET,
+        &STEP_MODE,
+        &STEP_OWNER,
+        &STEP_TIMEOUT,
+    ],
+};
+
+/// `[seal]`.
+pub static SEAL_TABLE: Table = Table {
+    path: "seal",
+    about: "Sealing removes what belongs to one boot, so that an image is the same for everybody.",
+    keys: &[&SEAL_HOSTNAME, &SEAL_EPOCH],
+};
+
+/// `[machine]`.
+pub static MACHINE_TABLE: Table = Table {
+    path: "machine",
+    about: "The virtual machine that `devbox up` starts.",
+    keys: &[&CPUS, &MEMORY, &MACHINE_DISK, &FIRMWARE, &USER, &MACHINE_TIMEOUT, &PORTS],
+};
+
+/// `[[machine.ports]]`.
+pub static PORTS_TABLE: Table = Table {
+    path: "machine.ports",
+    about: "A port of the guest that the host forwards.",
+    keys: &[&PORT_GUEST, &PORT_HOST, &PORT_HOST_IP, &PORT_PROTOCOL, &PORT_AUTO_CORRECT],
+};

@@ -1,0 +1,70 @@
+//! The reference of devbox.toml in Markdown, made from [`keys`](crate::spec::keys).
+//!
+//! It stands in `docs/spec.md` between two marks; a test fails when the page differs from this.
+
+use std::fmt::Write as _;
+
+use crate::spec::keys;
+use crate::spec::shape::{Presence, Shape, Table};
+
+/// All tables with all keys.
+#[must_use]
+pub fn reference() -> String {
+    let mut out = String::new();
+    section(&mut out, "The file", &keys::SPEC);
+    for variant in keys::SOURCES {
+        section(&mut out, &format!("`[source]` with `type = \"{}\"`", variant.name), variant.table);
+    }
+    for variant in keys::STEP_TYPES {
+        section(
+            &mut out,
+            &format!("`[[steps]]` with `type = \"{}\"`", variant.name),
+            variant.table,
+        );
+    }
+    section(&mut out, "`[seal]`", &keys::SEAL_TABLE);
+    section(&mut out, "`[machine]`", &keys::MACHINE_TABLE);
+    section(&mut out, "`[[machine.ports]]`", &keys::PORTS_TABLE);
+    out.truncate(out.trim_end().len());
+    out.push('\n');
+    out
+}
+
+fn section(out: &mut String, title: &str, table: &Table) {
+    // Writing to a string cannot fail.
+    let _ = write!(out, "## {title}\n\n{}\n\n", table.about);
+    let _ = write!(out, "| key | value | default | meaning |\n|---|---|---|---|\n");
+    for key in table.keys {
+        let default = match key.presence {
+            Presence::Required => "required".to_owned(),
+            Presence::Default(words) => words.to_owned(),
+            Presence::OneOf(group) => {
+                let others = table.keys.iter().filter(|k| {
+                    k.name != key.name && matches!(k.presence, Presence::OneOf(g) if g == group)
+                });
+                let others: Vec<String> = others.map(|k| format!("`{}`", k.name)).collect();
+                format!("this or {}", others.join(" or "))
+            }
+        };
+        let value = match (key.name, key.shape) {
+            ("type", _) => "tells the forms apart".to_owned(),
+            (
+                _,
+                Shape::Table(_) | Shape::Variants(_) | Shape::List(_) | Shape::ListOfVariants(_),
+            ) => {
+                format!("{}, see below", key.shape.expected())
+            }
+            _ => key.shape.expected(),
+        };
+        let cell = |text: &str| text.replace('|', "\\|");
+        let _ = writeln!(
+            out,
+            "| `{}` | {} | {} | {} |",
+            key.name,
+            cell(&value),
+            cell(&default),
+            cell(key.about)
+        );
+    }
+    out.push('\n');
+}

@@ -1,0 +1,341 @@
+//! Tests of the whole way from text to [`Spec`].
+
+use std::path::{Path, PathBuf};
+
+use crate::spec::quantity::{GIB, MIB};
+use crate::spec::types::*;
+use crate::spec::{Problems, parse};
+
+const SHA: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+/// A folder with the files that the specs below name.
+fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::write(dir.path().join("setup.sh"), "echo hello\n").expect("written");
+    std::fs::create_dir(dir.path().join("site")).expect("made");
+    std::fs::write(dir.path().join("disk.qcow2"), "not looked into").expect("written");
+    dir
+}
+
+/// Every key once, none with its default.
+pub(super) fn full(sha: &str) -> String {
+    format!(
+        r#"name = "web-1"
+version = "1.2.3"
+arch = "amd64"
+outputs = ["vhd", "raw"]
+
+[source]
+type = "packages"
+suite = "trixie"
+packages = ["nginx", "g++"]
+mirror = "https://mirror.example/debian/"
+security_mirror = "https://mirror.example/security"
+components = ["main", "non-free-firmware"]
+disk = "3GiB"
+
+[[steps]]
+type = "shell"
+name = "say hello"
+inline = "echo hello"
+env = {{ LANG = "C.UTF-8" }}
+timeout = "90s"
+
+[[steps]]
+type = "file"
+name = "site"
+source = "site"
+target = "/srv/site"
+mode = "0750"
+owner = "www-data:www-data"
+timeout = "1m"
+
+[[steps]]
+type = "shell"
+script = "setup.sh"
+
+[seal]
+hostname = "sealed"
+epoch = 1700000000
+
+[machine]
+cpus = 4
+memory = "512MiB"
+disk = "10GiB"
+firmware = "uefi"
+user = "ada"
+timeout = "20m"
+
+[[machine.ports]]
+guest = 80
+host = 8080
+host_ip = "0.0.0.0"
+protocol = "udp"
+auto_correct = false
+# {sha}
+"#
+    )
+}
+
+fn problems(text: &str) -> Vec<(String, String, Option<String>)> {
+    let dir = folder();
+    match parse(text, Path::new("devbox.toml"), dir.path()) {
+        Ok(_) => vec![],
+        Err(all) => {
+            all.list().iter().map(|p| (p.path.clone(), p.what.clone(), p.hint.clone())).collect()
+        }
+    }
+}
+
+const HEAD: &str =
+    "name = \"a\"\nversion = \"1.0.0\"\n[source]\ntype = \"packages\"\nsuite = \"bookworm\"\n";
+
+#[test]
+fn a_minimal_spec_gets_the_documented_defaults() {
+    let dir = folder();
+    let spec = parse(HEAD, Path::new("devbox.toml"), dir.path()).expect("valid");
+    assert_eq!(spec.arch, Arch::Amd64);
+    let Source::Packages(p) = &spec.source else { panic!("packages") };
+    assert_eq!(p.mirror, "http://deb.debian.org/debian");
+    assert_eq!(p.security_mirror, "http://deb.debian.org/debian-security");
+    assert_eq!((p.components.as_slice(), p.disk_size), (["main".to_owned()].as_slice(), 2 * GIB));
+    assert_eq!(
+        (spec.machine.cpus, spec.machine.memory, spec.machine.user.as_str()),
+        (2, GIB, "dev")
+    );
+    assert_eq!(spec.machine.timeout.as_secs(), 600);
+    assert_eq!((spec.seal.hostname.as_str(), spec.seal.epoch), ("a", None));
+    assert!(spec.outputs.is_empty() && spec.steps.is_empty());
+}
+
+#[test]
+fn every_key_reaches_the_spec() {
+    let dir = folder();
+    let spec = parse(&full(SHA), Path::new("devbox.toml"), dir.path()).expect("valid");
+    assert_eq!((spec.name.as_str(), spec.version.as_str()), ("web-1", "1.2.3"));
+    assert_eq!(spec.outputs, [OutputFormat::Vhd, OutputFormat::Raw]);
+    let Source::Packages(p) = &spec.source else { panic!("packages") };
+    assert_eq!((p.suite.as_str(), p.mirror.as_str()), ("trixie", "https://mirror.example/debian"));
+    assert_eq!((p.packages.len(), p.components.len(), p.disk_size), (2, 2, 3 * GIB));
+    let Action::Shell { script: Script::Inline(text), env } = &spec.steps[0].action else {
+        panic!("shell")
+    };
+    assert_eq!(
+        (text.as_str(), env["LANG"].as_str(), spec.steps[0].timeout.as_secs()),
+        ("echo hello", "C.UTF-8", 90)
+    );
+    let Action::File { source, target, mode, owner } = &spec.steps[1].action else {
+        panic!("file")
+    };
+    assert_eq!(*source, dir.path().join("site"));
+    assert_eq!(
+        (target.as_str(), *mode, owner.as_str()),
+        ("/srv/site", Some(0o750), "www-data:www-data")
+    );
+    assert_eq!(spec.steps[2].name, "step 3");
+    assert_eq!((spec.seal.hostname.as_str(), spec.seal.epoch), ("sealed", Some(1_700_000_000)));
+    let m = &spec.machine;
+    assert_eq!(
+        (m.cpus, m.memory, m.disk, m.firmware),
+        (4, 512 * MIB, Some(10 * GIB), Firmware::Uefi)
+    );
+    let port = PortForward {
+        guest: 80,
+        host: Some(8080),
+        host_ip: std::net::Ipv4Addr::UNSPECIFIED,
+        protocol: Protocol::Udp,
+        auto_correct: false,
+    };
+    assert_eq!(m.ports, [port]);
+}
+
+#[test]
+fn an_image_source_takes_a_path_or_an_address_and_one_checksum() {
+    let dir = folder();
+    let of = |source: &str| {
+        let text =
+            format!("name = \"a\"\nversion = \"1.0.0\"\n[source]\ntype = \"image\"\n{source}");
+        parse(&text, Path::new("f"), dir.path())
+    };
+    let upper = SHA.to_uppercase();
+    let spec = of(&format!("path = \"disk.qcow2\"\nsha256 = \"{upper}\"\nformat = \"qcow2\""))
+        .expect("valid");
+    let Source::Image(image) = spec.source else { panic!("image") };
+    assert_eq!(image.location, Location::Path(dir.path().join("disk.qcow2")));
+    assert_eq!(image.checksum, Checksum::Sha256(SHA.to_owned()));
+    assert_eq!(image.format, Some(InputFormat::Qcow2));
+    let spec =
+        of("url = \"https://h.example/a.img\"\nchecksums = \"https://h.example/SHA256SUMS\"");
+    assert!(spec.is_ok());
+    let what = |r: Result<Spec, Problems>| -> Vec<String> {
+        r.expect_err("bad").list().iter().map(|p| p.what.clone()).collect()
+    };
+    assert_eq!(what(of("")), ["`path` or `url` is missing", "`sha256` or `checksums` is missing"]);
+    assert_eq!(
+        what(of(&format!("path = \"disk.qcow2\"\nurl = \"http://h/x\"\nsha256 = \"{SHA}\""))),
+        ["`path` and `url` exclude each other"]
+    );
+    assert_eq!(what(of("suite = \"x\"\nurl = \"http://h/x\"\nsha256 = \"12\"")).len(), 2);
+}
+
+#[test]
+fn everything_wrong_is_reported_at_once_with_place_expectation_and_suggestion() {
+    let text = "name = \"My Box\"\nversion = \"1.0\"\narch = \"arm64\"\noutputs = [\"qcow\", \"raw\", \"raw\"]\nstpes = 1\n\n\
+        [source]\ntype = \"packages\"\nsuite = \"stable\"\npakages = [\"vim\"]\ndisk = \"2GB\"\n\n\
+        [[steps]]\ntype = \"shell\"\ninline = \"true\"\nscript = \"no-such.sh\"\ntimeout = 90\n\n\
+        [[steps]]\ntype = \"fiel\"\n\n\
+        [[steps]]\ntype = \"file\"\nsource = \"site\"\ntarget = \"/a/../b\"\nmode = 644\n\n\
+        [machine]\n\tmemory = \"1.5GiB\"\r\ncpus = 0\nuser = \"root\"\n\n\
+        [[machine.ports]]\nguest = 70000\nhost = 8080\n[[machine.ports]]\nguest = 80\nhost = 8080\n";
+    let dir = folder();
+    let all = parse(text, Path::new("devbox.toml"), dir.path()).expect_err("bad");
+    let rendered = all.render(false).replace(&dir.path().display().to_string(), "DIR");
+    insta::assert_snapshot!(rendered);
+}
+
+#[test]
+fn problems_in_words() {
+    let first = |body: &str| {
+        let all = problems(&format!("{HEAD}{body}"));
+        assert_eq!(all.len(), 1, "{body}: {all:?}");
+        let (path, what, hint) = all.into_iter().next().expect("one");
+        format!("{path}: {what}. {}", hint.unwrap_or_default())
+    };
+    let cases = [
+        (
+            "url = \"http://h/x\"",
+            "source.url: unknown key `url`. Remove it: it belongs to `type = \"image\"`.",
+        ),
+        (
+            "packages = \"vim\"",
+            "source.packages: wrong type: a string. Put it into an array: `[\"vim\"]`.",
+        ),
+        (
+            "packages = [\"vim\", \"vim\"]",
+            "source.packages[1]: `vim` is there already, at [0]. Remove one of the two.",
+        ),
+        (
+            "packages = [\"Vim\"]",
+            "source.packages[0]: `Vim` is not valid here. Did you mean `vim`?",
+        ),
+        (
+            "components = []",
+            "source.components: `components` is empty. Write `components = [\"main\"]`, or remove the key.",
+        ),
+        ("disk = \"2049KiB\"", "source.disk: `2049KiB` is out of range. "),
+        (
+            "disk = \"2147483649B\"",
+            "source.disk: `2147483649B` is not a whole number of MiB. Did you mean `\"2049MiB\"`?",
+        ),
+        (
+            "disk = \"3TiB\"\n[machine]\ndisk = \"1TiB\"",
+            "machine.disk: a disk of 1TiB is smaller than the image, which has 3TiB. Set it to \"3TiB\" or more, or remove it.",
+        ),
+        ("[seal]\nepoch = -1", "seal.epoch: `-1` is out of range. "),
+        ("[seal]\nepoch = 1.5", "seal.epoch: wrong type: a number with a fraction. "),
+        (
+            "[seal]\nepoch = 99999999999999999999",
+            "seal.epoch: `99999999999999999999` is out of range. ",
+        ),
+        (
+            "[machine]\nmemory = 1024",
+            "machine.memory: wrong type: a whole number. Write a number with its unit, such as `\"1024MiB\"`.",
+        ),
+        ("[machine]\ntimeout = \"0s\"", "machine.timeout: `0s` is out of range. "),
+        (
+            "[machine.ports]\nguest = 1",
+            "machine.ports: wrong type: a table. Write the header with two brackets: `[[machine.ports]]`.",
+        ),
+        (
+            "[[machine.ports]]\nguest = 1\nauto_correct = \"true\"",
+            "machine.ports[0].auto_correct: wrong type: a string. Write it without quotes: `true`.",
+        ),
+        (
+            "[[steps]]\ntype = \"shell\"\ninline = \"  \\n\"",
+            "steps[0].inline: `  \\n` is not valid here. ",
+        ),
+        (
+            "[[steps]]\ntype = \"shell\"\nscript = \"site\"",
+            "steps[0].script: `DIR/site` is a folder. Name a file.",
+        ),
+        (
+            "[[steps]]\ntype = \"shell\"\ninline = \"x\"\nenv = { \"A-B\" = \"1\" }",
+            "steps[0].env.A-B: `A-B` is no name of a variable. ",
+        ),
+        (
+            "[[steps]]\ntype = \"shell\"\ninline = \"x\"\nenv = { A = 1 }",
+            "steps[0].env.A: wrong type: a whole number. Put the value in quotes.",
+        ),
+        (
+            "[[steps]]\ninline = \"x\"",
+            "steps[0].type: `type` is missing. Add `type = \"shell\"`, or another of these.",
+        ),
+    ];
+    for (body, expected) in cases {
+        let got = first(body);
+        // The folder of the test has a new name each time.
+        let got = match (got.find("`/"), got.find("/site`")) {
+            (Some(a), Some(b)) if a < b => format!("{}`DIR{}", &got[..a], &got[b..]),
+            _ => got,
+        };
+        assert_eq!(got, expected);
+    }
+}
+
+#[test]
+fn large_vhds_are_refused_before_the_build() {
+    let all = problems(&format!("outputs = [\"vhd\"]\n{HEAD}disk = \"3TiB\""));
+    assert_eq!(all[0].1, "a fixed VHD cannot hold a disk of 3TiB");
+}
+
+#[test]
+fn syntax_errors_do_not_hide_other_problems_and_make_no_noise() {
+    let all = problems(
+        "name = \"a\"\nversion = \nouputs = []\n[source]\ntype = \"packages\"\nsuite = \"bookworm\"\n",
+    );
+    let paths: Vec<&str> = all.iter().map(|(path, _, _)| path.as_str()).collect();
+    assert_eq!(paths, ["", "ouputs"], "{all:?}");
+}
+
+#[test]
+fn byte_order_mark_and_crlf_are_fine() {
+    let dir = folder();
+    let text = format!("\u{feff}{}", HEAD.replace('\n', "\r\n"));
+    parse(&text, Path::new("f"), dir.path()).expect("valid");
+    let text = format!("\u{feff}x = 1\r\n{}", HEAD.replace('\n', "\r\n"));
+    let all = parse(&text, Path::new("f"), dir.path()).expect_err("bad");
+    let place = all.place(&all.list()[0]);
+    assert_eq!((place.line, place.column), (1, 1));
+}
+
+#[test]
+fn mutated_specs_never_panic_and_never_fail_without_a_reason() {
+    use proptest::prelude::*;
+    const ESCAPE: char = '\u{1b}';
+    let dir = folder();
+    let base = full(SHA).into_bytes();
+    let root: PathBuf = dir.path().to_owned();
+    let strange: &[&str] = &[
+        "\0", "\"", "[", "]", "{", "}", "=", "\n", "\r", ".", "é", "\u{1b}", "''' ", "-1", "1e999",
+        "nan", "#", "\\",
+    ];
+    proptest!(ProptestConfig::with_cases(600), |(edits in proptest::collection::vec((0..base.len(), 0..3u8, 0..strange.len(), 1..40usize), 1..6))| {
+        let mut bytes = base.clone();
+        for (at, kind, with, length) in edits {
+            let at = at.min(bytes.len());
+            let end = (at + length).min(bytes.len());
+            match kind {
+                0 => { bytes.splice(at..at, strange[with].bytes()); }
+                1 => { bytes.drain(at..end); }
+                _ => { let piece = bytes[at..end].to_vec(); bytes.splice(at..at, piece); }
+            }
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        if let Err(all) = parse(&text, Path::new("devbox.toml"), &root) {
+            prop_assert!(!all.list().is_empty());
+            let rendered = all.render(false);
+            prop_assert!(!rendered.contains(ESCAPE));
+            prop_assert!(serde_json::to_string(&all.json()).is_ok());
+        }
+    });
+}

@@ -1,0 +1,242 @@
+//! The resolved spec: plain data, every default filled in, every value possible.
+//!
+//! Made by the parser only; whoever holds a [`Spec`] need not check it again.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One `devbox.toml`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spec {
+    /// The folder that holds the file; relative paths in it start here.
+    pub dir: PathBuf,
+    /// `name`: lower-case letters, digits and `-`, at most 63 bytes, as a host name label (RFC 1123).
+    pub name: String,
+    /// `version`: three numbers with dots (SemVer 2.0.0 without build metadata).
+    pub version: String,
+    /// `arch`: Debian's name of the guest's architecture.
+    pub arch: Arch,
+    /// `[source]`: what the image starts from.
+    pub source: Source,
+    /// `[[steps]]`: what is done in the guest, in order.
+    pub steps: Vec<Step>,
+    /// `[seal]`.
+    pub seal: Seal,
+    /// `outputs`: the formats that `devbox build` writes beside the stored box.
+    pub outputs: Vec<OutputFormat>,
+    /// `[machine]`: how `devbox up` runs the image. No part of the image.
+    pub machine: Machine,
+}
+
+/// The guest's architecture, by Debian's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arch {
+    /// x86-64.
+    Amd64,
+}
+
+impl Arch {
+    /// Debian's name, as written in the spec.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Arch::Amd64 => "amd64",
+        }
+    }
+}
+
+/// `[source]`, told apart by `type`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// `type = "packages"`: a distribution's packages; nobody's image is downloaded.
+    Packages(Packages),
+    /// `type = "image"`: a disk image by path or URL.
+    Image(ImageSource),
+}
+
+/// `[source]` with `type = "packages"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packages {
+    /// `suite`: Debian's code name (`bookworm`).
+    pub suite: String,
+    /// `packages`: what to install besides what an image needs to boot and be reached.
+    pub packages: Vec<String>,
+    /// `mirror`: what the image's own apt sources name; Debian's public mirror by default. The
+    /// host's mirror serves the build and leaves no trace.
+    pub mirror: String,
+    /// `security_mirror`: the same for the security suite.
+    pub security_mirror: String,
+    /// `components`: `["main"]` by default.
+    pub components: Vec<String>,
+    /// `disk`: size of the image in bytes, a whole number of MiB; 2 GiB by default. The root grows into a bigger disk at boot.
+    pub disk_size: u64,
+}
+
+/// `[source]` with `type = "image"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageSource {
+    /// `path` or `url`.
+    pub location: Location,
+    /// `sha256` or `checksums`.
+    pub checksum: Checksum,
+    /// `format`; found by content if absent.
+    pub format: Option<InputFormat>,
+}
+
+/// Where an image comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// A file, absolute after resolution against the spec's folder.
+    Path(PathBuf),
+    /// An `http://`, `https://` address.
+    Url(String),
+}
+
+/// What an image must match before any of it is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Checksum {
+    /// 64 lower-case hex digits.
+    Sha256(String),
+    /// A checksum file (GNU or BSD form) that lists the image by its file name.
+    File(Location),
+}
+
+/// Formats that an image source can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InputFormat {
+    /// Plain bytes of the disk.
+    Raw,
+    /// QEMU's qcow2, version 2 or 3.
+    Qcow2,
+    /// Microsoft VHD, fixed or dynamic.
+    Vhd,
+}
+
+/// One entry of `[[steps]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// `name`; `step <n>` by default.
+    pub name: String,
+    /// `type` and its keys.
+    pub action: Action,
+    /// `timeout`; 10 minutes by default.
+    pub timeout: Duration,
+}
+
+/// What a step does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// `type = "shell"`: runs as root in the guest, `sh -eu` unless the script has a `#!` line.
+    Shell {
+        /// `inline` or `script`.
+        script: Script,
+        /// `env`.
+        env: BTreeMap<String, String>,
+    },
+    /// `type = "file"`: puts a file or a folder into the guest.
+    File {
+        /// `source`: absolute after resolution against the spec's folder.
+        source: PathBuf,
+        /// `target`: absolute path in the guest.
+        target: String,
+        /// `mode`; `0644` by default, `0755` for folders and executable sources. At most `07777`.
+        mode: Option<u32>,
+        /// `owner`: `user` or `user:group`; `root:root` by default.
+        owner: String,
+    },
+}
+
+/// A shell step's text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Script {
+    /// `inline`.
+    Inline(String),
+    /// `script`: absolute after resolution against the spec's folder.
+    File(PathBuf),
+}
+
+/// `[seal]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seal {
+    /// `hostname`: content of `/etc/hostname` in the image; the spec's name by default. An instance gets its own at boot.
+    pub hostname: String,
+    /// `epoch`: seconds since 1970 UTC; no file time in the image is later. For `packages` the
+    /// date of the suite's Release file by default, else the time of the source image's newest file.
+    pub epoch: Option<i64>,
+}
+
+/// An output of `devbox build`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutputFormat {
+    /// QEMU's qcow2, version 3.
+    Qcow2,
+    /// Plain bytes, sparse.
+    Raw,
+    /// Fixed VHD of a whole number of MiB, as Azure wants.
+    Vhd,
+}
+
+impl OutputFormat {
+    /// The name in the spec, which is the file's extension too.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OutputFormat::Qcow2 => "qcow2",
+            OutputFormat::Raw => "raw",
+            OutputFormat::Vhd => "vhd",
+        }
+    }
+}
+
+/// `[machine]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    /// `cpus`; 2 by default.
+    pub cpus: u32,
+    /// `memory` in bytes, a whole number of MiB; 1 GiB by default.
+    pub memory: u64,
+    /// `disk` in bytes; the image's size if absent. Never smaller than the image.
+    pub disk: Option<u64>,
+    /// `firmware`; `bios` by default.
+    pub firmware: Firmware,
+    /// `user`: the account that cloud-init makes; `dev` by default.
+    pub user: String,
+    /// `timeout` of `up`, until the machine is ready; 10 minutes by default, since an emulated guest is slow.
+    pub timeout: Duration,
+    /// `[[machine.ports]]`.
+    pub ports: Vec<PortForward>,
+}
+
+/// `firmware`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Firmware {
+    /// SeaBIOS.
+    Bios,
+    /// UEFI (EDK II, package `ovmf`), without Secure Boot.
+    Uefi,
+}
+
+/// One entry of `[[machine.ports]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortForward {
+    /// `guest`: port in the guest.
+    pub guest: u16,
+    /// `host`: wished port on the host; a free one if absent.
+    pub host: Option<u16>,
+    /// `host_ip`: `127.0.0.1` by default.
+    pub host_ip: std::net::Ipv4Addr,
+    /// `protocol`; `tcp` by default.
+    pub protocol: Protocol,
+    /// `auto_correct`; true by default: take the next free port when the wished one is in use, and say so.
+    pub auto_correct: bool,
+}
+
+/// `protocol`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}

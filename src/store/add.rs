@@ -1,0 +1,122 @@
+//! Puts a box into the store.
+
+use super::blobs::Staged;
+use super::config::BoxConfig;
+use super::layout::{self, Index, Manifest};
+use super::{BoxRef, Store};
+use crate::digest::SpecDigest;
+use crate::error::{Error, Result};
+
+/// What to do when `name:version` is taken by another content.
+///
+/// A released version names one content for ever: an overlay, a cloud image and a colleague's box
+/// that say `web:1.2.0` must mean the same. A developer who edits and builds all day should not
+/// have to count versions up, so a version with a pre-release part (SemVer 2.0.0, section 9:
+/// `1.2.0-dev`) moves to the newest build. A running machine keeps the box that it was made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// Refuse, unless the version has a pre-release part.
+    Refuse,
+    /// Move the name to the new box.
+    Replace,
+}
+
+impl Existing {
+    fn allows(self, version: &str) -> bool {
+        self == Existing::Replace || version.contains('-')
+    }
+}
+
+/// A box that is in the store now.
+#[derive(Debug, Clone)]
+pub struct Added {
+    /// The box that the name means now.
+    pub image: BoxRef,
+    /// What became of the name.
+    pub outcome: Outcome,
+}
+
+/// What became of the name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The name is new.
+    New,
+    /// The very same box was there.
+    Same,
+    /// A box of the same content (`box1`) was there; its disk has other free space or block
+    /// places. The stored one stays.
+    SameContent,
+    /// The name meant another box before.
+    Replaced,
+}
+
+impl Store {
+    /// Whether a box of this name may be built: asked before the work, not after it.
+    ///
+    /// # Errors
+    /// `name:version` is there, was made from other inputs (`spec1`), and must not be replaced.
+    pub fn may_add(
+        &self,
+        name: &str,
+        version: &str,
+        spec1: SpecDigest,
+        existing: Existing,
+    ) -> Result<()> {
+        match self.find(name, version)? {
+            Some(old) if old.config.spec1 != spec1 && !existing.allows(version) => {
+                Err(taken(&old, "other inputs"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds the box with the disk in `disk`, under the name in `config`. Nobody sees any of it
+    /// before all of it is on the disk.
+    ///
+    /// # Errors
+    /// The name is taken by another content (see [`Existing`]), or the store cannot be written.
+    pub fn add(&self, config: &BoxConfig, disk: Staged, existing: Existing) -> Result<Added> {
+        let (disk, disk_blob) = disk.seal(layout::DISK)?;
+        let (config_file, config_blob) =
+            self.stage_bytes(&config.encode()?)?.seal(layout::CONFIG)?;
+        let manifest = Manifest::new(config_blob.clone(), disk_blob.clone());
+        let (manifest_file, manifest_blob) =
+            self.stage_bytes(&layout::encode(&manifest)?)?.seal(layout::MANIFEST)?;
+
+        let _lock = self.lock()?;
+        let reference = config.reference();
+        let mut index = Index::read(&self.root)?;
+        let mut outcome = Outcome::New;
+        if let Some(entry) = index.get(&reference) {
+            let old = self.load(entry.clone())?;
+            if old.manifest_digest() == manifest_blob.digest {
+                return Ok(Added { image: old, outcome: Outcome::Same });
+            }
+            if old.config.box1 == config.box1 && old.config.spec1 == config.spec1 {
+                return Ok(Added { image: old, outcome: Outcome::SameContent });
+            }
+            if !existing.allows(&config.version) {
+                return Err(taken(&old, "another content"));
+            }
+            outcome = Outcome::Replaced;
+        }
+        for (file, blob) in
+            [(disk, &disk_blob), (config_file, &config_blob), (manifest_file, &manifest_blob)]
+        {
+            file.publish(&self.root, blob)?;
+        }
+        index.put(&reference, manifest_blob.clone());
+        index.write(&self.root)?;
+        Ok(Added { image: self.load(manifest_blob)?, outcome })
+    }
+}
+
+fn taken(old: &BoxRef, with: &str) -> Error {
+    let reference = old.config.reference();
+    Error::failed(format!("`{reference}` is in the store with {with}"))
+        .detail(format!("stored: {}, {}", old.config.box1, old.config.spec1))
+        .hint(format!(
+            "Raise `version` in the spec (`{}-dev` may be built again and again), or give `--replace` to move the name.",
+            old.config.version
+        ))
+}

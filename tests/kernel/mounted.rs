@@ -1,0 +1,144 @@
+//! Image files on loop devices, mounted; all is undone at the end, also of a test that failed.
+
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::mount::{MountFlags, UnmountFlags};
+
+/// Longest time that a device or a mount may be busy after its last use.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Whether this host lets a test mount filesystems of type `kind`; says why not.
+pub(crate) fn possible(test: &str, kind: &str, programs: &[&str]) -> bool {
+    let mut missing = programs
+        .iter()
+        .filter(|name| which::which_in(name, Some("/usr/bin:/bin:/usr/sbin:/sbin"), "/").is_err());
+    let reason = if !rustix::process::geteuid().is_root() {
+        "mounting needs root".to_owned()
+    } else if !Path::new("/dev/loop-control").exists() {
+        "mounting needs loop devices".to_owned()
+    } else if let Some(name) = missing.next() {
+        format!("`{name}` is not installed")
+    } else if !known(kind) {
+        format!("the kernel of this host has no {kind}")
+    } else {
+        return true;
+    };
+    eprintln!("not run: {test}: {reason}");
+    false
+}
+
+fn known(kind: &str) -> bool {
+    let listed = || {
+        let all = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+        all.lines().any(|line| line.split_whitespace().last() == Some(kind))
+    };
+    // A module is listed once it is loaded.
+    listed() || run_quietly("modprobe", &[kind]) && listed()
+}
+
+fn run_quietly(program: &str, args: &[&str]) -> bool {
+    let mut command = command(program, args);
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+}
+
+fn command(program: &str, args: &[&str]) -> Command {
+    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
+    let mut command = Command::new(program);
+    command.args(args).env("PATH", path).stdin(Stdio::null());
+    command
+}
+
+/// Runs a program that must succeed; its standard output.
+pub(crate) fn run(program: &str, args: &[&str]) -> String {
+    let out = command(program, args).output();
+    let out = out.unwrap_or_else(|e| panic!("{program} does not start: {e}"));
+    let errors = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{program} {args:?}: {errors}");
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+/// A path as an argument.
+pub(crate) fn text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+/// Copies an image; its holes stay holes.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    run("cp", &["--sparse=always", text(from), text(to)]);
+}
+
+/// A loop device with a file below it.
+struct Loop(String);
+
+impl Loop {
+    fn new(image: &Path) -> Self {
+        let device = run("losetup", &["--find", "--show", text(image)]);
+        Loop(device.trim().to_owned())
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let end = Instant::now() + DEADLINE;
+        while !run_quietly("losetup", &["--detach", &self.0]) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// A mounted image.
+pub(crate) struct Mounted {
+    /// The root of the filesystem.
+    pub(crate) root: PathBuf,
+    mounted: bool,
+    _device: Loop,
+}
+
+impl Mounted {
+    /// Mounts `image` at `root`, which is made, with `options` of that filesystem, comma between.
+    pub(crate) fn new(kind: &str, image: &Path, root: &Path, options: &str, write: bool) -> Self {
+        let device = Loop::new(image);
+        std::fs::create_dir_all(root).expect("the mount point can be made");
+        let flags = if write { MountFlags::NOATIME } else { MountFlags::RDONLY };
+        let options = CString::new(options).expect("options have no NUL");
+        let done = rustix::mount::mount(device.0.as_str(), root, kind, flags, &*options);
+        if let Err(e) = done {
+            panic!("the kernel does not mount {} as {kind} with {options:?}: {e}", image.display());
+        }
+        Mounted { root: root.to_path_buf(), mounted: true, _device: device }
+    }
+
+    /// Cuts the filesystem off: nothing more is written. With `flush`, its log is written before.
+    pub(crate) fn shut_down(&self, flush: bool) {
+        let request = if flush { "shutdown -f" } else { "shutdown" };
+        run("xfs_io", &["-x", "-c", request, text(&self.root)]);
+    }
+
+    fn unmount(&mut self) {
+        let end = Instant::now() + DEADLINE;
+        // Children that other threads are just starting hold copies of our open files until they
+        // become another program.
+        while let Err(e) = rustix::mount::unmount(&self.root, UnmountFlags::empty()) {
+            if Instant::now() > end {
+                let _ = rustix::mount::unmount(&self.root, UnmountFlags::DETACH);
+                self.mounted = false;
+                // A second panic would end the whole test program.
+                assert!(std::thread::panicking(), "cannot unmount {}: {e}", self.root.display());
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.mounted = false;
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if self.mounted {
+            self.unmount();
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What goes wrong on a host: one clear message, the right code, nothing left behind. Failing steps and
+//! killed builds are in `tests/build.rs`, killed machines and two commands at once in `tests/up.rs`.
+
+use std::net::TcpListener;
+use std::process::Command;
+
+use crate::people::{exits, is_root, not_run, run};
+use crate::workbench::{Project, TINY_MACHINE, insist, tiny_spec};
+
+fn failing_build(name: &str, step: &str) -> Project {
+    Project::new(name, &format!("{}{TINY_MACHINE}", tiny_spec(name, step)))
+}
+
+#[test]
+fn a_guest_that_never_answers_is_explained() {
+    let project = failing_build(
+        "silent",
+        "[[steps]]\ntype = \"shell\"\nname = \"silence\"\ninline = \"rm /bin/dropbear\"\n",
+    );
+    run(&mut project.devbox(&["build"]));
+    let said = exits(&mut project.devbox(&["up", "--timeout", "20s"]), 1);
+    insist(&said, &["silent", "20 s", "ssh", "serial"]);
+    // What the guest said last is shown, not only where it is kept.
+    assert!(said.err.contains("can't run '/bin/dropbear'"), "{}", said.err);
+    project.clear();
+}
+
+#[test]
+fn a_port_in_use_is_named_or_stepped_over() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let port = taken.local_addr().expect("an address").port();
+    let spec = |auto: bool| {
+        format!(
+            "{}{TINY_MACHINE}\n[[machine.ports]]\nguest = 80\nhost = {port}\nauto_correct = {auto}\n",
+            tiny_spec("tiny", "")
+        )
+    };
+    let project = Project::on_the_tiny_box("ports");
+    std::fs::write(project.dir().join("devbox.toml"), spec(false)).expect("write the spec");
+    let said = exits(&mut project.devbox(&["up"]), 1);
+    insist(&said, &[&port.to_string(), "in use"]);
+    project.insist_on_no_guest();
+    std::fs::write(project.dir().join("devbox.toml"), spec(true)).expect("write the spec");
+    let said = exits(&mut project.devbox(&["up"]), 0);
+    assert!(said.err.contains(&port.to_string()), "{}", said.err);
+    let forwards = project.status()["forwards"].clone();
+    let web = forwards.as_array().expect("forwards").iter().find(|f| f["guest"] == 80).cloned();
+    assert_ne!(web.expect("the forward")["host"], u64::from(port));
+    project.clear();
+}
+
+#[test]
+fn without_qemu_the_program_and_its_package_are_named() {
+    let project = Project::on_the_tiny_box("no-qemu");
+    let empty = project.dir().join("empty");
+    std::fs::create_dir_all(&empty).expect("a folder");
+    let empty = empty.to_str().expect("text").to_owned();
+    let project = project.with_env("PATH", &empty);
+    for verb in ["up", "build"] {
+        let said = exits(&mut project.devbox(&[verb]), 1);
+        insist(&said, &["qemu", "not installed", "apt-get install"]);
+    }
+    assert_eq!(project.status()["state"], "absent", "a failed `up` leaves no machine");
+}
+
+#[test]
+fn a_full_disk_is_said_and_nothing_half_stays() {
+    if !is_root() {
+        return not_run("a full disk", "only root can mount a small filesystem");
+    }
+    let project = failing_build("full", "");
+    let small = project.dir().join("small");
+    std::fs::create_dir_all(&small).expect("a folder");
+    run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "none"]).arg(&small));
+    let project = project.with_home(&small);
+    let out = project.devbox(&["build"]).output();
+    let guests = project.guests();
+    let blobs = walkdir::WalkDir::new(&small)
+        .into_iter()
+        .flatten()
+        .filter(|e| e.file_type().is_file() && e.path().starts_with(small.join("store/blobs")))
+        .count();
+    run(Command::new("umount").arg(&small));
+    let out = out.expect("devbox runs");
+    let said = crate::people::Said {
+        out: String::from_utf8_lossy(&out.stdout).into_owned(),
+        err: String::from_utf8_lossy(&out.stderr).into_owned(),
+    };
+    assert_eq!(out.status.code(), Some(1), "{}", said.err);
+    insist(&said, &["space"]);
+    assert_eq!((guests.len(), blobs, project.outputs().len()), (0, 0, 0));
+}
+
+/// Every named crash point of the build and of `up`: the next command works and nothing is left.
+#[cfg(feature = "crash-points")]
+#[test]
+fn a_crash_at_any_point_is_healed_by_the_next_command() {
+    for point in devbox::crash::POINTS.iter().filter(|p| !p.starts_with("store.")) {
+        let verb = if point.starts_with("build.") { "build" } else { "up" };
+        let name = format!("crash-{}", point.replace('.', "-"));
+        let project = if verb == "build" {
+            failing_build(&name, "[[steps]]\ntype = \"shell\"\ninline = \"true\"\n")
+        } else {
+            Project::on_the_tiny_box(&name)
+        };
+        let out = project.devbox(&[verb]).env("DEVBOX_CRASH", point).output().expect("runs");
+        use std::os::unix::process::ExitStatusExt as _;
+        assert_eq!(
+            out.status.signal(),
+            Some(9),
+            "{point} was not passed: {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+        run(&mut project.devbox(&[verb]));
+        if verb == "up" {
+            exits(&mut project.devbox(&["ssh", "-c", "true"]), 0);
+            assert_eq!(project.guests().len(), 1, "{point}");
+            project.clear();
+        } else {
+            project.insist_on_no_guest();
+            assert_eq!(project.outputs().len(), 1, "{point}");
+        }
+    }
+}

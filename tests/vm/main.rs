@@ -1,0 +1,15 @@
+//! Tests on real machines: the main job on a Debian guest, and faults on the tiny guest.
+//!
+//! Run with `./test vm`; slow without KVM.
+
+#[path = "../support/containers.rs"]
+mod containers;
+mod faults;
+mod faulty_images;
+mod faulty_network;
+mod main_job;
+mod mirror;
+mod people;
+#[path = "../support/tiny.rs"]
+mod tiny;
+mod workbench;
