@@ -410,7 +410,7 @@ fn source_format(image: &ResolvedImage) -> Result<InputFormat> {
 fn newest_file(image: &ResolvedImage) -> Result<i64> {
     let disk = Disk::read(outputs::open(&image.path, image.format)?, &Limits::default())?;
     let mut newest = None;
-    for fs in disk.parts.iter().filter_map(|part| part.filesystem.as_ref()) {
+    for fs in disk.filesystems().map(|at| at.filesystem) {
         // vfat counts in local time.
         if fs.identity().kind != "vfat" {
             newest = newest.max(fs.tree()?.nodes.iter().map(|node| node.mtime).max());

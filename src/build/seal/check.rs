@@ -55,10 +55,10 @@ const MAX_ACCOUNTS: u64 = 16 << 20;
 pub fn check(disk: &Disk, values: &Values) -> Result<()> {
     let mut found = Findings::default();
     let mut roots = 0;
-    for part in &disk.parts {
-        let Some(fs) = &part.filesystem else { continue };
-        if fs.identity().kind.starts_with("ext") && !cleanly_unmounted(&*part.reader)? {
-            found.add(format!("partition {}: it was not cleanly unmounted", part.partition.index));
+    for at in disk.filesystems() {
+        let fs = at.filesystem;
+        if fs.identity().kind.starts_with("ext") && !cleanly_unmounted(&**at.reader)? {
+            found.add(format!("{} was not cleanly unmounted", at.holder));
         }
         let tree = fs.tree()?;
         let volume = Volume { fs: &**fs, tree: &tree };

@@ -47,12 +47,8 @@ impl Bootable {
             ..container::Options::default()
         };
         let disk = Disk::open(path, &options)?;
-        let mut volumes = vec![];
-        for part in &disk.parts {
-            if let Some(fs) = &part.filesystem {
-                volumes.push(Volume::read(fs)?);
-            }
-        }
+        let volumes: Vec<Volume> =
+            disk.filesystems().map(|at| Volume::read(at.filesystem)).collect::<Result<_>>()?;
         let unsealable = || Error::failed("the image cannot be sealed");
         refuse_dracut(&volumes)?;
         for (n, volume) in volumes.iter().enumerate() {
