@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # who sources this uses the lists
 # What this host needs: looks for it, and installs it on Debian and Ubuntu. Sourced by `hello` and `test`.
 #
 # Root or sudo is used for this only, and only if something is missing.
@@ -46,12 +46,12 @@ acl|setfacl|access lists on test files
 libcap2-bin|setcap|capabilities on test files
 sudo|sudo|runs a test as a plain user
 strace|strace|shows which files a program opens
+shellcheck|shellcheck|checks the scripts
 xz-utils|xz|compressed images
-zstd|zstd|compressed images
+zstd|zstd|compressed images, and the corpora of the fuzz targets
 git|git|the commit that is tested
 python3|python3|the second implementation of the digests
 g++|c++|compiles libFuzzer
-zstd|zstd|unpacks the corpora of the fuzz targets
 '
 
 say() { printf '%s\n' "$*"; }
@@ -160,7 +160,7 @@ need() {
 
 # A plain user needs a range of ids below which the root tree's owners are kept.
 need_id_range() {
-    local user from file
+    local user from
     user=$(id -un)
     [ "$(id -u)" != 0 ] || return 0
     grep -qs "^\($user\|$(id -u)\):" /etc/subuid && grep -qs "^\($user\|$(id -u)\):" /etc/subgid && return 0
