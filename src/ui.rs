@@ -40,9 +40,20 @@ pub fn problems(problems: &Problems) {
     error(&Error::usage(problems.summary()));
 }
 
-/// Prints one line of data on standard output.
-pub fn line(text: &str) {
-    let _ = writeln!(anstream::stdout().lock(), "{text}");
+/// Prints one line of data on standard output. Whoever closed the other end of a pipe has seen enough:
+/// that is no error.
+///
+/// # Errors
+/// Standard output does not take it, as on a full disk.
+pub fn line(text: &str) -> crate::error::Result<()> {
+    match writeln!(anstream::stdout().lock(), "{text}") {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(cannot_write(e)),
+        _ => Ok(()),
+    }
+}
+
+fn cannot_write(e: std::io::Error) -> Error {
+    Error::failed("cannot write to standard output").cause(e)
 }
 
 /// Prints much data on standard output.
@@ -54,7 +65,7 @@ pub fn data(
 ) -> crate::error::Result<()> {
     let mut out = std::io::BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
     write(&mut out)?;
-    out.flush().map_err(|e| Error::from(e).context("cannot write to standard output"))
+    out.flush().map_err(cannot_write)
 }
 
 /// Asks a question on standard error; only `y` and `yes` are a yes.

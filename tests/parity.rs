@@ -315,3 +315,37 @@ fn an_image_and_its_mounted_filesystem_have_the_same_tree() {
     assert_eq!(code, 0, "{verdict}");
     assert_eq!((again, beneath), (0, verdict));
 }
+
+#[test]
+fn an_answer_that_cannot_be_written_is_no_verdict() {
+    let lab = Lab::new();
+    for args in [
+        &["digest", "a.raw"][..],
+        &["parity", "a.raw", "a.raw"],
+        &["parity", "a.raw", "a.raw", "--json"],
+    ] {
+        let full =
+            std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a full device");
+        let out = Command::new(env!("CARGO_BIN_EXE_devbox"))
+            .args(args)
+            .env("DEVBOX_HOME", lab.path("home"))
+            .current_dir(lab.path("."))
+            .stdout(full)
+            .output()
+            .expect("devbox runs");
+        let stderr = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(3), "{args:?}: {stderr}");
+        assert!(stderr.contains("cannot write to standard output"), "{stderr}");
+    }
+}
+
+#[test]
+fn a_pipe_is_no_file() {
+    let lab = Lab::new();
+    tool("mkfifo", &[text(&lab.path("pipe"))]);
+    for level in ["file", "disk", "content", "tree"] {
+        let (code, message) = lab.devbox(&["digest", "pipe", "--level", level]);
+        assert_eq!(code, 3, "{message}");
+        assert!(message.contains("`pipe` is not a "), "{message}");
+    }
+}

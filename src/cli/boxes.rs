@@ -71,16 +71,16 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
             if verify {
                 store.verify(&image)?;
             }
-            show(&image, &live(&ctx.paths)?, json);
+            show(&image, &live(&ctx.paths)?, json)?;
         }
         Verb::Remove { name, json } => {
             let (name, version) = split(&store, &name)?;
             let removed = store.remove(&name, &version, &live(&ctx.paths)?)?;
-            report(&format!("removed {name}:{version}"), &removed, json);
+            report(&format!("removed {name}:{version}"), &removed, json)?;
         }
         Verb::Prune { dry_run, json } => {
             let pruned = store.prune(&live(&ctx.paths)?, dry_run)?;
-            report(if dry_run { "would remove" } else { "removed" }, &pruned, json);
+            report(if dry_run { "would remove" } else { "removed" }, &pruned, json)?;
         }
     }
     Ok(exit::OK)
@@ -91,7 +91,7 @@ fn list(store: &Store, live: &Live, json: bool) -> Result<bool> {
     let boxes = store.list()?;
     if json {
         let all: Vec<Value> = boxes.iter().map(|image| describe(image, live)).collect();
-        ui::line(&format!("{:#}", Value::from(all)));
+        ui::line(&format!("{:#}", Value::from(all)))?;
         return Ok(!boxes.is_empty());
     }
     let width = boxes.iter().map(|b| b.config().reference().len()).max().unwrap_or(0).max(3);
@@ -99,7 +99,7 @@ fn list(store: &Store, live: &Live, json: bool) -> Result<bool> {
         ui::line(&format!(
             "{:width$}  {:>9}  {:>9}  {:<17}  MACHINES",
             "BOX", "DISK", "STORED", "CONTENT"
-        ));
+        ))?;
     }
     for image in &boxes {
         let config = image.config();
@@ -112,15 +112,14 @@ fn list(store: &Store, live: &Live, json: bool) -> Result<bool> {
             size(image.stored_size()),
             users(image, live).join(", ")
         );
-        ui::line(line.trim_end());
+        ui::line(line.trim_end())?;
     }
     Ok(!boxes.is_empty())
 }
 
-fn show(image: &BoxRef, live: &Live, json: bool) {
+fn show(image: &BoxRef, live: &Live, json: bool) -> Result<()> {
     if json {
-        ui::line(&format!("{:#}", describe(image, live)));
-        return;
+        return ui::line(&format!("{:#}", describe(image, live)));
     }
     let config = image.config();
     for (name, value) in [
@@ -138,8 +137,9 @@ fn show(image: &BoxRef, live: &Live, json: bool) {
         ("file", image.disk_path().display().to_string()),
         ("machines", users(image, live).join(", ")),
     ] {
-        ui::line(format!("{name:9} {value}").trim_end());
+        ui::line(format!("{name:9} {value}").trim_end())?;
     }
+    Ok(())
 }
 
 fn describe(image: &BoxRef, live: &Live) -> Value {
@@ -153,18 +153,17 @@ fn describe(image: &BoxRef, live: &Live) -> Value {
     })
 }
 
-fn report(what: &str, pruned: &Pruned, json: bool) {
+fn report(what: &str, pruned: &Pruned, json: bool) -> Result<()> {
     if json {
         let blobs: Vec<Value> =
             pruned.blobs.iter().map(|(d, n)| json!({"digest": d, "size": n})).collect();
         let temporary: Vec<Value> =
             pruned.temporary.iter().map(|(p, n)| json!({"path": p, "size": n})).collect();
         let value = json!({"blobs": blobs, "temporary": temporary, "bytes": pruned.bytes()});
-        ui::line(&format!("{value:#}"));
-        return;
+        return ui::line(&format!("{value:#}"));
     }
     let files = pruned.blobs.len() + pruned.temporary.len();
-    ui::line(&format!("{what}: {files} files, {}", size(pruned.bytes())));
+    ui::line(&format!("{what}: {files} files, {}", size(pruned.bytes())))
 }
 
 fn size(bytes: u64) -> String {

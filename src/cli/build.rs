@@ -49,25 +49,22 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
     let built = ctx.block_on(|cancel| async move {
         build::run(&spec, &ctx.paths, &options, &ctx.events, &cancel).await
     })?;
-    if args.json {
-        print_json(&built)
-    } else {
-        print(&built)
-    }
+    if args.json { print_json(&built) } else { print(&built) }?;
     Ok(exit::OK)
 }
 
-fn print(built: &Built) {
+fn print(built: &Built) -> Result<()> {
     let config = built.image.config();
-    ui::line(&config.reference());
-    ui::line(&config.box1.to_string());
-    ui::line(&config.bytes1.to_string());
+    ui::line(&config.reference())?;
+    ui::line(&config.box1.to_string())?;
+    ui::line(&config.bytes1.to_string())?;
     for output in &built.outputs {
-        ui::line(&output.path.display().to_string());
+        ui::line(&output.path.display().to_string())?;
     }
+    Ok(())
 }
 
-fn print_json(built: &Built) {
+fn print_json(built: &Built) -> Result<()> {
     let config = built.image.config();
     let value = json!({
         "reference": config.reference(),
@@ -76,5 +73,5 @@ fn print_json(built: &Built) {
         "reused": built.reused,
         "outputs": built.outputs,
     });
-    ui::line(&format!("{value:#}"));
+    ui::line(&format!("{value:#}"))
 }

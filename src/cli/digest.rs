@@ -71,12 +71,13 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
     for note in &notes {
         ctx.events.note(note);
     }
-    if args.json {
+    let text = if args.json {
         let (of, reference) = (reference.kind(), reference.to_string());
         let json = Json { schema: "devbox.digest/1", reference, of, level, digests, cached, notes };
-        ui::line(&serde_json::to_string_pretty(&json).map_err(|e| Error::failed(e.to_string()))?);
+        serde_json::to_string_pretty(&json).map_err(|e| Error::undetermined(e.to_string()))?
     } else {
-        digests.iter().for_each(|digest| ui::line(digest));
-    }
+        digests.join("\n")
+    };
+    ui::line(&text).map_err(super::parity::could_not_tell)?;
     Ok(exit::OK)
 }

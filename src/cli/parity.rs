@@ -71,12 +71,9 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
     for note in &comparison.notes {
         ctx.events.note(note);
     }
-    if args.json {
-        let json = Json { schema: "devbox.parity/1", comparison: &comparison };
-        ui::line(&serde_json::to_string_pretty(&json).map_err(|e| Error::failed(e.to_string()))?);
-    } else {
-        print(&comparison, args.all);
-    }
+    // Nobody has seen a verdict that could not be written: that is not exit code 1, a difference.
+    if args.json { print_json(&comparison) } else { print(&comparison, args.all) }
+        .map_err(could_not_tell)?;
     Ok(match comparison.verdict {
         Verdict::Equal => exit::OK,
         Verdict::Padded if args.allow_padding => exit::OK,
@@ -84,27 +81,32 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
     })
 }
 
-fn print(comparison: &Comparison, all: bool) {
+fn print_json(comparison: &Comparison) -> Result<()> {
+    let json = Json { schema: "devbox.parity/1", comparison };
+    ui::line(&serde_json::to_string_pretty(&json).map_err(|e| Error::failed(e.to_string()))?)
+}
+
+fn print(comparison: &Comparison, all: bool) -> Result<()> {
     let level = comparison.level.as_str();
     let digests = comparison.a.digests.join(" ");
     match comparison.verdict {
         Verdict::Equal => {
-            ui::line(&format!("equal at level {level}: {digests}"));
-            return;
+            return ui::line(&format!("equal at level {level}: {digests}"));
         }
         Verdict::Padded => {
-            ui::line(&format!("padded at level {level}: one disk is the other one and zeros"));
+            ui::line(&format!("padded at level {level}: one disk is the other one and zeros"))?;
         }
-        Verdict::Different => ui::line(&format!("different at level {level}")),
+        Verdict::Different => ui::line(&format!("different at level {level}"))?,
     }
     let listed = if all { usize::MAX } else { LISTED };
     for difference in comparison.differences.iter().take(listed) {
-        ui::line(&format!("  {difference}"));
+        ui::line(&format!("  {difference}"))?;
     }
     let more = comparison.differences.len().saturating_sub(listed);
     if more > 0 {
-        ui::line(&format!("  and {more} more differences (`--all` lists them)"));
+        ui::line(&format!("  and {more} more differences (`--all` lists them)"))?;
     }
+    Ok(())
 }
 
 /// What could not be read is no difference: exit code 3, not 1.

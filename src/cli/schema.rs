@@ -15,6 +15,6 @@ pub(crate) struct Args {}
 pub(crate) fn run(_args: Args, _ctx: &Context) -> Result<u8> {
     let text = serde_json::to_string_pretty(&schema())
         .map_err(|e| Error::failed("cannot write the schema").cause(e))?;
-    ui::line(&text);
+    ui::line(&text)?;
     Ok(exit::OK)
 }

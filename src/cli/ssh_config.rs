@@ -16,6 +16,6 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
     let (instance, record) = shared::running(ctx)?;
     let client = instance.client(&record)?;
     let host = args.host.as_deref().unwrap_or(instance.name());
-    ui::line(client.config_for_people(host).trim_end());
+    ui::line(client.config_for_people(host).trim_end())?;
     Ok(exit::OK)
 }

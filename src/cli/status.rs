@@ -20,18 +20,18 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
     let Some((instance, record)) = shared::existing(ctx)? else {
         if args.json {
-            ui::line(&format!("{:#}", json!({"state": "absent"})));
+            ui::line(&format!("{:#}", json!({"state": "absent"})))?;
         } else {
-            ui::line("this project has no machine; make and start it with `devbox up`");
+            ui::line("this project has no machine; make and start it with `devbox up`")?;
         }
         return Ok(exit::OK);
     };
     let found = Found::look(&instance, &record);
     if args.json {
-        ui::line(&format!("{:#}", found.json(&instance, &record)));
+        ui::line(&format!("{:#}", found.json(&instance, &record)))?;
     } else {
         for line in found.lines(&instance, &record) {
-            ui::line(&line);
+            ui::line(&line)?;
         }
     }
     Ok(exit::OK)

@@ -28,15 +28,15 @@ pub(crate) fn run(args: Args, _ctx: &Context) -> Result<u8> {
                     "name": found.name,
                     "version": found.version,
                     "problems": [],
-                })));
+                })))?;
             } else {
-                ui::line(&format!("`{}` is valid: {}", file.display(), summary(&found)));
+                ui::line(&format!("`{}` is valid: {}", file.display(), summary(&found)))?;
             }
             Ok(exit::OK)
         }
         Err(problems) => {
             if args.json {
-                ui::line(&json(&problems.json()));
+                ui::line(&json(&problems.json()))?;
             } else {
                 ui::problems(&problems);
             }

@@ -86,9 +86,10 @@ impl Model {
         }
         let disk = |read: &dyn Fn(&Disk) -> Result<Model>| subject::read(path, limits, read);
         match level {
-            Level::File => {
-                Ok(held(subject::file(path)?, |(digest, size)| Model::File { digest, size }))
-            }
+            Level::File => Ok(held(subject::file(path, limits)?, |(digest, size)| Model::File {
+                digest,
+                size,
+            })),
             Level::Disk => Ok(held(subject::chunks(path, limits)?, Model::Disk)),
             Level::Content => disk(&|disk| Ok(Model::Content(Box::new(Content::read(disk)?)))),
             Level::Tree => disk(&|disk| Ok(Model::Tree(Box::new(content::root_tree(disk)?)))),

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{BufReader, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -203,17 +204,25 @@ pub fn manifest(path: &Path, limits: &Limits) -> Result<Manifest> {
     Ok(manifest)
 }
 
-/// The digest and size of a plain file.
+/// The digest and size of a plain file or a block device.
 ///
 /// # Errors
-/// It cannot be read, or changes meanwhile.
-pub fn file(path: &Path) -> Result<Read<(FileDigest, u64)>> {
+/// It cannot be read, changes meanwhile, or is no file; [`Limits::deadline`] passed.
+pub fn file(path: &Path, limits: &Limits) -> Result<Read<(FileDigest, u64)>> {
     let watch = Watch::begin(path)?;
+    // Opening a pipe that nobody writes to would wait for ever.
+    let kind = fs::metadata(path)?.file_type();
+    if !(kind.is_file() || kind.is_block_device()) {
+        return Err(Error::undetermined(format!("`{}` is not a file", path.display()))
+            .cause("what a pipe or a character device gives is not there for a second look")
+            .hint("Write it to a file first."));
+    }
     let mut file = fs::File::open(path)?;
     let mut hash = Sha256::new();
     let mut buf = vec![0; 1 << 20];
     let mut size = 0;
     loop {
+        limits.check_time()?;
         match file.read(&mut buf)? {
             0 => break,
             len => {

@@ -48,7 +48,8 @@ impl Raw {
             rustix::fs::seek(&file, SeekFrom::End(0)).map_err(|e| fail(e.into()))?
         } else {
             return Err(Error::failed(format!("`{}` is not a disk image", path.display()))
-                .cause("it is neither a regular file nor a block device"));
+                .cause("it is neither a regular file nor a block device")
+                .hint("Write what a pipe gives to a file first."));
         };
         Ok(Raw { file, path: path.to_path_buf(), size })
     }
