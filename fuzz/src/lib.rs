@@ -3,6 +3,8 @@
 //! The parsers' own files are compiled in here, without the rest of devbox: no network, no async, and
 //! a target sees what the crate keeps to itself.
 
+#[path = "../../src/source/checksum.rs"]
+pub mod checksum;
 #[path = "../../src/digest.rs"]
 pub mod digest;
 #[path = "../../src/error.rs"]
@@ -11,6 +13,10 @@ pub mod error;
 pub mod image;
 #[path = "../../src/parity/mod.rs"]
 pub mod parity;
+#[path = "../../src/build/seal/report.rs"]
+pub mod report;
+#[path = "../../src/machine/serial.rs"]
+pub mod serial;
 #[path = "../../src/spec/mod.rs"]
 pub mod spec;
 

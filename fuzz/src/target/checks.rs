@@ -30,7 +30,11 @@ const MESSAGE: usize = 16 << 10;
 /// An error about an image: `undetermined`, short, and without what a terminal would obey.
 pub(super) fn error(e: &Error) {
     assert_eq!(e.kind(), Kind::Undetermined, "{e}");
-    let text = e.to_string();
+    message(&e.to_string());
+}
+
+/// What people read: short, and without what a terminal would obey.
+pub(super) fn message(text: &str) {
     assert!(text.len() < MESSAGE, "{} bytes", text.len());
     assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
 }

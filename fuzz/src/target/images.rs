@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use super::checks::{self, limits};
+use super::whole;
 use crate::error::Result;
 use crate::image::container::source::Source;
 use crate::image::container::{self, Options};
@@ -86,6 +87,8 @@ targets! {
         vfat::probe(&*reader)?;
         checks::filesystem(&vfat::Vfat::open(reader, &limits())?)
     };
+    /// A whole disk, from its container to its digest.
+    IMAGE = "image", whole::read;
 }
 
 /// A container of any format, found by its content.

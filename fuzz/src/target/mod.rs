@@ -3,7 +3,10 @@
 
 mod checks;
 mod images;
+mod packages;
 mod texts;
+mod whole;
 
 pub use images::*;
+pub use packages::packages;
 pub use texts::*;

@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::checks;
-use crate::error::{Error, Result};
+use crate::checksum;
+use crate::error::{Error, Kind, Result};
 use crate::image::boot::{self, Files};
 use crate::parity::manifest::Manifest;
+use crate::report::Report;
+use crate::serial;
 use crate::spec;
 
 /// Boot loader configuration. The input is a list of names and contents, all ended by NUL.
@@ -78,4 +81,37 @@ pub fn spec(data: &[u8]) {
             assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
         }
     }
+}
+
+/// A publisher's list of checksums. The first line is the name that is looked for.
+pub fn checksums(data: &[u8]) {
+    let Ok(input) = std::str::from_utf8(data) else { return };
+    let (name, text) = input.split_once('\n').unwrap_or(("", input));
+    // The name is the user's, and not what is tried here.
+    if name.len() > 255 {
+        return;
+    }
+    match checksum::find(text, name, "SHA256SUMS") {
+        Ok(digest) => {
+            assert!(digest.len() == 64 && !digest.bytes().any(|b| b.is_ascii_uppercase()));
+            let line = text.lines().find(|line| line.to_ascii_lowercase().contains(&digest));
+            assert!(line.is_some(), "no line has it");
+        }
+        Err(e) => {
+            assert_eq!(e.kind(), Kind::Failed, "{e}");
+            checks::message(&e.to_string());
+        }
+    }
+}
+
+/// What a guest says on its serial console: all of it for people, the seal's lines for the build.
+pub fn console(data: &[u8]) {
+    let log = String::from_utf8_lossy(data);
+    let shown = serial::plain(&log);
+    assert!(!shown.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t')), "{shown:?}");
+    let report = Report::parse(&log);
+    let said = report.steps.iter().chain(&report.notes).chain(&report.failures);
+    let paths = report.changes.iter().flat_map(|change| [&change.what, &change.path]);
+    assert!(said.chain(paths).all(|text| !text.contains('\n')), "{report:?}");
+    assert!(!report.complete || log.contains("devbox-seal: end sealed"), "{report:?}");
 }

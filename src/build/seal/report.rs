@@ -47,7 +47,8 @@ impl Report {
         Ok(Self::parse(&String::from_utf8_lossy(&bytes)))
     }
 
-    fn parse(log: &str) -> Self {
+    /// What the script said in a serial log.
+    pub(crate) fn parse(log: &str) -> Self {
         let mut report = Report::default();
         for line in log.lines() {
             let Some((_, said)) = line.split_once(PREFIX) else { continue };
