@@ -36,9 +36,8 @@ pub fn find(text: &str, name: &str, origin: &str) -> Result<String> {
             "" => clear_signed_head = false,
             _ if clear_signed_head || line.starts_with('#') => {}
             _ => lines.push(parse(line).ok_or_else(|| {
-                let shown: String = line.chars().take(80).collect();
                 Error::failed(format!("the checksum file `{origin}` cannot be read"))
-                    .cause(format!("line {number} has an unknown form: `{}`", shown.escape_debug()))
+                    .cause(format!("line {number} has an unknown form: `{}`", shown(line)))
                     .hint("Give the image's digest as `sha256` instead.")
             })?),
         }
@@ -63,17 +62,22 @@ pub fn find(text: &str, name: &str, origin: &str) -> Result<String> {
     }
     found.ok_or_else(|| {
         let e = Error::failed(format!("the checksum file `{origin}` does not list `{name}`"));
-        let listed: Vec<&str> = lines.iter().filter_map(|line| line.name).take(5).collect();
+        let listed: Vec<_> = lines.iter().filter_map(|l| l.name).take(5).map(shown).collect();
         if other {
             e.cause("it lists the name with another kind of digest only")
                 .hint("Name a SHA-256 checksum file, or give the image's digest as `sha256`.")
         } else if listed.is_empty() {
             e.hint("Check that `checksums` names the right file.")
         } else {
-            e.detail(format!("it lists: {}", listed.join(", ").escape_debug()))
+            e.detail(format!("it lists: {}", listed.join(", ")))
                 .hint("Check that `checksums` and the image belong together.")
         }
     })
+}
+
+/// The beginning of a text of the file, for a message: a line can be as long as the file.
+fn shown(text: &str) -> String {
+    text.chars().take(80).flat_map(char::escape_debug).collect()
 }
 
 fn same_name(listed: &str, name: &str) -> bool {
@@ -136,6 +140,13 @@ mod tests {
         }
         let upper = format!("SHA256 (a (1).img) = {b}");
         assert_eq!(find(&upper, "a (1).img", "SUMS").expect("listed"), hex('b'));
+    }
+
+    #[test]
+    fn a_message_is_short_whatever_the_file_lists() {
+        let long = format!("{}  {}\n", hex('a'), "\u{10ffff}".repeat(1 << 20));
+        let e = find(&long, "disk.qcow2", "SUMS").expect_err("not listed").to_string();
+        assert!(e.contains("it lists: \\u{10ffff}") && e.len() < 2000, "{} bytes", e.len());
     }
 
     #[test]
