@@ -83,8 +83,9 @@ impl Cache {
     pub fn place(&self, path: &Path, level: Level, limits: &Limits) -> Option<Place> {
         let image = Stamp::of(path).ok()?;
         let program = Stamp::of(&std::env::current_exe().ok()?).ok()?;
-        // A box of the store is a file that is named by its digest.
-        let name = std::fs::canonicalize(path).ok()?;
+        // A box of the store is a file that is named by its digest. The path as it was given too:
+        // the extents of a VMDK are looked for beside a link, not beside what it leads to.
+        let name = (std::path::absolute(path).ok()?, std::fs::canonicalize(path).ok()?);
         let limits = Limits { deadline: None, ..*limits };
         let question = format!(
             "{} {image:?} {name:?} {limits:?} {} {program:?}",

@@ -92,6 +92,19 @@ fn a_changed_or_replaced_file_has_no_answer() {
     assert_eq!(lab.get(), None);
 }
 
+/// A VMDK's extents are looked for beside the path that was given.
+#[test]
+fn a_link_to_the_image_in_another_folder_is_another_question() {
+    let lab = Lab::new();
+    let link = lab.dir.path().join("folder/image");
+    std::fs::create_dir(lab.dir.path().join("folder")).expect("mkdir");
+    std::os::unix::fs::symlink("../image", &link).expect("link");
+    lab.put(LONG);
+    let place = lab.cache().place(&link, Level::Content, &Limits::default()).expect("a place");
+    assert_eq!(lab.cache().get(&place), None);
+    assert_eq!(lab.get(), Some(answer()));
+}
+
 #[test]
 fn every_file_of_the_image_counts() {
     let lab = Lab::new();

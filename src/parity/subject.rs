@@ -126,6 +126,9 @@ impl Image {
         let mut watch = Watch::begin(path)?;
         let options = Options { limits: *limits, ..Options::default() };
         let container = container::open(path, &options)?;
+        if let Some(opened) = &container.opened {
+            watch.check_opened(opened)?;
+        }
         watch.also(&container.backing)?;
         Ok(Image { container, watch })
     }
@@ -199,6 +202,7 @@ pub fn manifest(path: &Path, limits: &Limits) -> Result<Manifest> {
     let watch = Watch::begin(path)?;
     let what = || format!("cannot read the manifest `{}`", path.display());
     let file = fs::File::open(path).context(what)?;
+    watch.check_opened(&file.metadata().context(what)?)?;
     let manifest = Manifest::read(BufReader::with_capacity(1 << 20, file), limits).context(what)?;
     watch.check_unchanged()?;
     Ok(manifest)
@@ -218,6 +222,7 @@ pub fn file(path: &Path, limits: &Limits) -> Result<Read<(FileDigest, u64)>> {
             .hint("Write it to a file first."));
     }
     let mut file = fs::File::open(path)?;
+    watch.check_opened(&file.metadata()?)?;
     let mut hash = Sha256::new();
     let mut buf = vec![0; 1 << 20];
     let mut size = 0;

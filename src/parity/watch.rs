@@ -1,6 +1,7 @@
 //! The files that an answer comes from, as they were when the reading began: if one of them is
 //! another one in the end, nothing that was read counts.
 
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -34,14 +35,7 @@ impl Stamp {
                 .cause(e)
                 .hint("Give the path of an image file or of a directory.")
         })?;
-        Ok(Stamp {
-            device: meta.dev(),
-            inode: meta.ino(),
-            size: meta.size(),
-            mtime: (meta.mtime(), meta.mtime_nsec()),
-            ctime: (meta.ctime(), meta.ctime_nsec()),
-            plain: meta.is_file(),
-        })
+        Ok(Stamp::from(&meta))
     }
 
     /// Whether it is a plain file that nobody changed in the `seconds` before `time`. Whoever writes
@@ -52,6 +46,19 @@ impl Stamp {
         let Ok(time) = time.duration_since(UNIX_EPOCH) else { return false };
         let Ok(time) = i64::try_from(time.as_secs()) else { return false };
         self.plain && self.mtime.0.max(self.ctime.0) < time.saturating_sub(seconds)
+    }
+}
+
+impl From<&Metadata> for Stamp {
+    fn from(meta: &Metadata) -> Self {
+        Stamp {
+            device: meta.dev(),
+            inode: meta.ino(),
+            size: meta.size(),
+            mtime: (meta.mtime(), meta.mtime_nsec()),
+            ctime: (meta.ctime(), meta.ctime_nsec()),
+            plain: meta.is_file(),
+        }
     }
 }
 
@@ -70,6 +77,18 @@ impl Watch {
     pub fn begin(path: &Path) -> Result<Self> {
         let began = SystemTime::now();
         Ok(Watch { began, files: vec![(path.to_owned(), Stamp::of(path)?)] })
+    }
+
+    /// Fails unless the first file is the one that was opened: a link or a directory of its path can
+    /// lead elsewhere for a moment, and the file itself tells nothing of that.
+    ///
+    /// # Errors
+    /// Kind `Undetermined`.
+    pub fn check_opened(&self, opened: &Metadata) -> Result<()> {
+        match self.files.first() {
+            Some((path, before)) if Stamp::from(opened) != *before => Err(changed(path)),
+            _ => Ok(()),
+        }
     }
 
     /// Watches more files, which were found in the first one.
@@ -102,12 +121,41 @@ impl Watch {
     pub fn check_unchanged(&self) -> Result<()> {
         for (path, before) in &self.files {
             if Stamp::of(path)? != *before {
-                let what = format!("`{}` changed while it was read", path.display());
-                return Err(Error::undetermined(what).hint(
-                    "Stop what writes to it (`devbox halt` if a machine runs on it), then try again.",
-                ));
+                return Err(changed(path));
             }
         }
         Ok(())
+    }
+}
+
+fn changed(path: &Path) -> Error {
+    Error::undetermined(format!("`{}` changed while it was read", path.display()))
+        .hint("Stop what writes to it (`devbox halt` if a machine runs on it), then try again.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_leads_elsewhere_for_a_moment_is_seen() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("a"), "a").expect("write");
+        std::fs::write(at("b"), "b").expect("write");
+        let point = |to: &str| {
+            let _ = std::fs::remove_file(at("link"));
+            std::os::unix::fs::symlink(to, at("link")).expect("link");
+        };
+        point("a");
+        let watch = Watch::begin(&at("link")).expect("watch");
+        point("b");
+        let opened = std::fs::File::open(at("link")).and_then(|file| file.metadata());
+        point("a");
+        watch.check_unchanged().expect("the path leads to what it led to");
+        let e = watch.check_opened(&opened.expect("open")).expect_err("another file");
+        assert!(e.what().contains("changed while it was read"), "{e}");
+        let right = std::fs::metadata(at("a")).expect("there");
+        watch.check_opened(&right).expect("the same file");
     }
 }

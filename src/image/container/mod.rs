@@ -13,6 +13,7 @@ mod vhd;
 mod vhdx;
 mod vmdk;
 
+use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -98,6 +99,9 @@ pub struct Container {
     /// The other files that were opened, and whose bytes are the disk's: backing files of a qcow2,
     /// nearest first, with links resolved; extents of a VMDK, in the order of its descriptor.
     pub backing: Vec<PathBuf>,
+    /// What the system said of the file itself when it was open: by then, another one can have the
+    /// path.
+    pub opened: Option<Arc<Metadata>>,
 }
 
 impl std::fmt::Debug for Container {
@@ -125,6 +129,7 @@ pub fn open(path: &Path, options: &Options) -> Result<Container> {
 
 /// As [`open`], of what is already open.
 pub(crate) fn open_source(mut file: Source, options: &Options) -> Result<Container> {
+    let opened = file.opened();
     let mut wrapping = None;
     let mut notes = vec![];
     // Who gives a format wants it read as that format, whatever it looks like.
@@ -142,6 +147,7 @@ pub(crate) fn open_source(mut file: Source, options: &Options) -> Result<Contain
     notes.extend(found.notes);
     container.notes.splice(0..0, notes);
     container.wrapping = wrapping;
+    container.opened = opened;
     let size = container.reader.size();
     if size > options.limits.disk_size {
         return Err(too_large(&file, size, options.limits.disk_size));
@@ -159,6 +165,7 @@ fn open_as(file: Source, format: Format, options: &Options) -> Result<Container>
         reader,
         notes,
         backing: vec![],
+        opened: None,
     };
     match format {
         Format::Raw => Ok(plain(Arc::new(file), vec![])),
@@ -173,7 +180,8 @@ fn open_as(file: Source, format: Format, options: &Options) -> Result<Container>
         Format::Vmdk => {
             let opened = vmdk::open(file, &options.limits)?;
             let vmdk::Opened { reader, notes, files } = opened;
-            Ok(Container { path, format, wrapping: None, reader, notes, backing: files })
+            let (wrapping, backing, opened) = (None, files, None);
+            Ok(Container { path, format, wrapping, reader, notes, backing, opened })
         }
         Format::Qcow2 => {
             let opened = qcow2::open(file, options)?;
@@ -184,6 +192,7 @@ fn open_as(file: Source, format: Format, options: &Options) -> Result<Container>
                 reader: Arc::new(opened.reader),
                 notes: opened.notes,
                 backing: opened.backing,
+                opened: None,
             })
         }
     }

@@ -1,6 +1,6 @@
 //! Plain bytes: a file or a block device, with its holes.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _};
@@ -19,6 +19,7 @@ pub struct Raw {
     file: File,
     path: PathBuf,
     size: u64,
+    meta: Option<Metadata>,
 }
 
 impl Raw {
@@ -51,12 +52,18 @@ impl Raw {
                 .cause("it is neither a regular file nor a block device")
                 .hint("Write what a pipe gives to a file first."));
         };
-        Ok(Raw { file, path: path.to_path_buf(), size })
+        Ok(Raw { file, path: path.to_path_buf(), size, meta: Some(meta) })
     }
 
     /// A file that has no name any more; `path` is what it is called in messages.
     pub(super) fn unnamed(file: File, path: PathBuf, size: u64) -> Self {
-        Raw { file, path, size }
+        Raw { file, path, size, meta: None }
+    }
+
+    /// What the system said of the open file; none for one without a name.
+    #[must_use]
+    pub fn metadata(&self) -> Option<&Metadata> {
+        self.meta.as_ref()
     }
 
     /// The path it was opened by.

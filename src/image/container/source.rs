@@ -1,6 +1,7 @@
 //! What a container is read from: a file, or what was found packed inside of one.
 
 use std::fmt;
+use std::fs::Metadata;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ pub struct Source {
     bytes: Arc<dyn ReadAt>,
     path: PathBuf,
     member: Option<String>,
+    opened: Option<Arc<Metadata>>,
 }
 
 impl Source {
@@ -33,19 +35,25 @@ impl Source {
             Some(outer) => format!("{outer}, {member}"),
             None => member.to_owned(),
         };
-        Source { bytes, path: self.path.clone(), member: Some(member) }
+        Source { bytes, path: self.path.clone(), member: Some(member), opened: None }
     }
 
     /// Bytes that no file holds, for a fuzzer.
     #[cfg(fuzzing)]
     pub(crate) fn memory(bytes: Arc<dyn ReadAt>) -> Self {
-        Source { bytes, path: PathBuf::from("input"), member: Some("memory".to_owned()) }
+        let (path, member) = (PathBuf::from("input"), Some("memory".to_owned()));
+        Source { bytes, path, member, opened: None }
     }
 
     /// The file of this host that holds the bytes.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What the system said of the file when it was open; none for what was found in another one.
+    pub(super) fn opened(&self) -> Option<Arc<Metadata>> {
+        self.opened.clone()
     }
 
     /// Whether the bytes are a file of this host as it is, so that other files beside it can belong
@@ -83,7 +91,8 @@ impl Source {
 impl From<Raw> for Source {
     fn from(file: Raw) -> Self {
         let path = file.path().to_path_buf();
-        Source { bytes: Arc::new(file), path, member: None }
+        let opened = file.metadata().cloned().map(Arc::new);
+        Source { bytes: Arc::new(file), path, member: None, opened }
     }
 }
 
