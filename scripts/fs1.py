@@ -5,7 +5,7 @@ Written from docs/identity.md alone and sharing nothing with devbox, so that the
 what both say of one filesystem has to be equal. Needs the standard library only, and root for
 `trusted.*` attributes and all files. Mount the image read-only (`mount -o loop,ro,noload`) and run
 
-    fs1.py DIR --type ext4 --label root --uuid 0b1c... [--boot FILE | --boot-sha256 HEX]
+    fs1.py DIR --type ext4 --label root --uuid 0b1c... [--boot FILE | --boot-of-vfat IMAGE | --boot-sha256 HEX]
 
 It prints one digest a line. Anything that has no rule is an error, exit code 3.
 """
@@ -197,6 +197,30 @@ class Walk:
         return b"links1:" + sha256(b"devbox/links/1\n" + b"".join(lines))
 
 
+def boot_of_vfat(image):
+    """Jump, code, and the reserved sectors behind the first 512 bytes."""
+    with open(image, "rb") as file:
+        first = file.read(512)
+        sector, reserved = struct.unpack_from("<HxH", first, 11)
+        data = bytearray(first + file.read(max(sector * reserved - 512, 0)))
+    wide = struct.unpack_from("<H", first, 22) == (0,)
+    if wide:
+        info, backup = struct.unpack_from("<HH", first, 48)
+        original = bytes(data)
+        for number, is_info in ((info, True), (backup, False), (backup + info, True)):
+            at = number * sector
+            one = original[at:at + 512]
+            if at < 512 or len(one) < 512:
+                continue
+            if not is_info:
+                if one[:3] == first[:3] and one[90:] == first[90:]:
+                    data[at:at + 512] = bytes(512)
+            elif (one[:4], one[484:488], one[508:]) == (b"RRaA", b"rrAa", b"\0\0\x55\xaa"):
+                for start, end in ((0, 4), (484, 496), (508, 512)):
+                    data[at + start:at + end] = bytes(end - start)
+    return bytes(data[:3] + data[90 if wide else 62:510] + data[512:])
+
+
 def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("directory", type=os.fsencode)
@@ -209,12 +233,15 @@ def main():
     boot = options.add_mutually_exclusive_group()
     boot.add_argument("--boot", help="a file with the boot code; trailing zeros do not count")
     boot.add_argument("--boot-sha256", type=os.fsencode)
+    boot.add_argument("--boot-of-vfat", help="the image that is mounted")
     given = options.parse_args()
     sys.setrecursionlimit(20000)
     code = given.boot_sha256 or sha256(b"")
     if given.boot:
         with open(given.boot, "rb") as file:
             code = sha256(file.read().rstrip(b"\0"))
+    if given.boot_of_vfat:
+        code = sha256(boot_of_vfat(given.boot_of_vfat).rstrip(b"\0"))
     root = given.directory
     try:
         walk = Walk(root, given.type)

@@ -217,13 +217,36 @@ fn both_say_the_same_of_btrfs() {
 /// Names, the read-only attribute and boot code; vfat has no more.
 #[test]
 fn both_say_the_same_of_vfat() {
+    // A loader that goes on in the sectors that FAT32 reserves, and what stands there anyway.
+    let loaders = [(2, 0), (7, 4), (12, 100), (31, 511)];
+    for (width, size, loaders) in
+        [("16", "16384", &[][..]), ("32", "40000", &[]), ("32", "40000", &loaders)]
+    {
+        let mut digests = vec![];
+        for with in [false, true] {
+            digests.push(vfat(width, size, if with { loaders } else { &[] }));
+        }
+        if let [Some(without), Some(with)] = &digests[..] {
+            let fs1 = |text: &str| text.lines().last().map(str::to_owned);
+            assert_eq!(fs1(with) == fs1(without), loaders.is_empty(), "{width}");
+        }
+    }
+}
+
+/// What both say, if this kernel mounts vfat.
+fn vfat(width: &str, size: &str, loaders: &[(usize, usize)]) -> Option<String> {
     let test = "both_say_the_same_of_vfat";
     let dir = tempfile::tempdir().expect("tempdir");
     let (image, mount) = (dir.path().join("image"), dir.path().join("mnt"));
-    tool("mkfs.vfat", &["-C", "-i", "1234ABCD", "-n", "EFI SYS", text(&image), "16384"]);
+    let options = ["-C", "-F", width, "-i", "1234ABCD", "-n", "EFI SYS"];
+    tool("mkfs.vfat", &[&options[..], &[text(&image), size]].concat());
+    let mut bytes = std::fs::read(&image).expect("read");
+    loaders.iter().for_each(|(sector, byte)| bytes[sector * 512 + byte] = 0x90);
+    write(&image, &bytes);
     let options = "loop,utf8,tz=UTC,umask=022";
     let Some(mounted) = Mounted::new(&image, &mount, options) else {
-        return not_run(test, "this kernel does not mount vfat here");
+        not_run(test, "this kernel does not mount vfat here");
+        return None;
     };
     std::fs::create_dir_all(mount.join("EFI/BOOT")).expect("mkdir");
     write(mount.join("EFI/BOOT/BOOTX64.EFI"), &b"MZ".repeat(40_000));
@@ -232,14 +255,12 @@ fn both_say_the_same_of_vfat() {
     mode(mount.join("fixed"), 0o444);
     tool("touch", &["-d", "@1700000000", text(&mount.join("fixed"))]);
     drop(mounted);
-    let sector = std::fs::read(&image).expect("read")[..512].to_vec();
-    let boot = dir.path().join("boot");
-    write(&boot, &[&sector[..3], &sector[62..510]].concat());
     let mounted = Mounted::new(&image, &mount, &format!("{options},ro")).expect("as before");
-    let args = ["--type", "vfat", "--label", "EFI SYS", "--uuid", "1234-ABCD", "--boot"];
-    let second = script(&[&[text(&mount)], &args[..], &[text(&boot)]].concat());
+    let args = ["--type", "vfat", "--label", "EFI SYS", "--uuid", "1234-ABCD", "--boot-of-vfat"];
+    let second = script(&[&[text(&mount)], &args[..], &[text(&image)]].concat());
     drop(mounted);
     assert_eq!(devbox(&image), second);
+    Some(second)
 }
 
 /// The trees of the vectors, made as files.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::boot_code;
 use super::bytes::Chunks;
 use super::canonical::{self, BootEntry, Content as Leaf, System};
 use super::hashed::Hashed;
@@ -75,7 +76,7 @@ impl Content {
                 None => {
                     let holder = Holder::Partition(part.partition.index);
                     let read = Read::named(&holder, &part.reader, &part.filesystem, &disk.limits)?;
-                    has_loader |= layout::is_esp(part) && read.has_loader;
+                    has_loader |= layout::is_esp(&part.partition.type_id) && read.has_loader;
                     seen.take(read)
                 }
             };
@@ -265,7 +266,7 @@ impl Read {
             });
         };
         let tree = Hashed::read(fs, limits)?;
-        let code = layout::boot_code(reader, tree.identity.kind)?;
+        let code = boot_code::of(reader, tree.identity.kind)?;
         let files = Files { fs, tree: &tree };
         let entries = boot::entries(&files)?.into_iter().map(|entry| BootEntry {
             title: entry.title,
@@ -275,7 +276,7 @@ impl Read {
         Ok(Read {
             leaf: Leaf::Filesystem(tree.fs1(code)),
             boot: entries.collect(),
-            has_loader: has_loader(&files)?,
+            has_loader: has_loader(&tree),
             is_candidate: may_be_root(&tree.identity),
             is_system: tree.is_system(),
             arch: arch(files)?,
@@ -285,13 +286,15 @@ impl Read {
 }
 
 /// `\EFI\BOOT\BOOT<arch>.EFI` (UEFI 2.10, section 3.5.1.1).
-fn has_loader(files: &Files<'_>) -> Result<bool> {
-    use boot::Files as _;
-    let names = files.list(b"/EFI/BOOT")?;
-    Ok(names.iter().any(|name| {
-        let name = name.to_ascii_lowercase();
-        name.starts_with(b"boot") && name.ends_with(b".efi")
-    }))
+pub(super) fn has_loader(tree: &Listed) -> bool {
+    // Firmware has to read vfat alone (section 13.3).
+    let folder = tree.find(b"/EFI/BOOT").filter(|_| tree.identity.kind == "vfat");
+    folder.is_some_and(|folder| {
+        tree.children(folder).iter().any(|id| {
+            let name = tree.node(*id).name.to_ascii_lowercase();
+            name.starts_with(b"boot") && name.ends_with(b".efi")
+        })
+    })
 }
 
 /// Debian's name of the machine that the system's first programs are made for.

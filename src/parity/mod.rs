@@ -10,6 +10,7 @@
 //! `systems`. The [`cache`] remembers the digests of files that [`watch`] finds unchanged.
 
 pub mod attributes;
+mod boot_code;
 pub mod bytes;
 pub mod cache;
 pub mod canonical;

@@ -58,7 +58,10 @@ targets! {
             assert!(part.length > 0 && part.start + part.length <= reader.size());
             part.reader(&reader)?;
         }
-        assert!(table.gap.start <= table.gap.end && table.gap.end <= reader.size());
+        for gap in &table.gap {
+            assert!(gap.start < gap.end && gap.end <= reader.size());
+        }
+        assert!(table.records.iter().all(|at| at + 512 <= reader.size()));
         Ok(())
     };
     /// ext2, ext3, ext4 with their journal.

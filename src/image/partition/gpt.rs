@@ -34,7 +34,8 @@ struct Copy {
     first_usable: u64,
     last_usable: u64,
     disk_id: String,
-    /// First sector behind this copy's entries.
+    /// First sector of this copy's entries, and the one behind them.
+    entries_start: u64,
     entries_end: u64,
     entry_size: usize,
     entries: Vec<u8>,
@@ -44,11 +45,11 @@ pub(super) fn read(disk: &dyn ReadAt, sector: &[u8; SECTOR as usize]) -> Result<
     let last = disk.size() / SECTOR - 1;
     let mut notes = vec![];
     let primary = Copy::read(disk, 1);
-    let (copy, entries_end) = match primary {
+    let (copy, entries) = match primary {
         Ok(copy) => {
             notes.extend(backup_notes(disk, &copy, last));
-            let end = copy.entries_end;
-            (copy, end)
+            let entries = copy.entries_start..copy.entries_end;
+            (copy, entries)
         }
         Err(why) => {
             let backup = Copy::read(disk, last).map_err(|backup| {
@@ -65,8 +66,8 @@ pub(super) fn read(disk: &dyn ReadAt, sector: &[u8; SECTOR as usize]) -> Result<
             notes
                 .push(format!("the first copy of the GPT is damaged ({why}); the second was used"));
             // The first copy's entries stand in front of the usable space, wherever they end.
-            let end = copy_end_before(&backup);
-            (backup, end)
+            let entries = 2..copy_end_before(&backup);
+            (backup, entries)
         }
     };
     let others =
@@ -78,12 +79,16 @@ pub(super) fn read(disk: &dyn ReadAt, sector: &[u8; SECTOR as usize]) -> Result<
     }
     let partitions = partitions(&copy)?;
     check_overlaps(&partitions)?;
-    let gap = gap(entries_end * SECTOR, (copy.last_usable + 1) * SECTOR, &partitions);
+    // Entries can stand anywhere (`sgdisk --move-main-table` leaves room for a board's first loader
+    // in front of them), so everything behind the header's sector counts that is not one.
+    let entries = entries.start * SECTOR..entries.end * SECTOR;
+    let gap = gap(2 * SECTOR, entries, (copy.last_usable + 1) * SECTOR, &partitions);
     Ok(Table {
         kind: Kind::Gpt,
         disk_id: copy.disk_id,
         boot_code: boot_code(sector),
         gap,
+        records: vec![],
         partitions,
         notes,
     })
@@ -179,6 +184,7 @@ impl Copy {
             first_usable,
             last_usable,
             disk_id: guid(&sector[56..72]),
+            entries_start: entries_lba,
             entries_end,
             entry_size: usize::try_from(entry_size).map_err(|e| e.to_string())?,
             entries,

@@ -54,9 +54,10 @@ pub(super) fn read(disk: &dyn ReadAt, sector: &[u8; SECTOR as usize]) -> Result<
     let mut primary = partitions.clone();
     primary.extend(extended.clone());
     check_overlaps(&primary)?;
-    let gap = gap(SECTOR, disk.size(), &primary);
+    let gap = gap(SECTOR, 0..0, disk.size(), &primary);
+    let mut records = vec![];
     if let Some(extended) = extended {
-        read_logical(disk, &extended, &disk_id, &mut partitions)?;
+        records = read_logical(disk, &extended, &disk_id, &mut partitions)?;
     }
     check_overlaps(&partitions)?;
     Ok(Table {
@@ -64,6 +65,7 @@ pub(super) fn read(disk: &dyn ReadAt, sector: &[u8; SECTOR as usize]) -> Result<
         disk_id,
         boot_code: boot_code(sector),
         gap,
+        records,
         partitions,
         notes: vec![],
     })
@@ -99,18 +101,21 @@ fn partition(
     })
 }
 
-/// Follows the chain of extended records. Each must lie behind the one before, so it ends.
+/// Follows the chain of extended records and returns where they are. Each must lie behind the one
+/// before, so it ends.
 fn read_logical(
     disk: &dyn ReadAt,
     extended: &Partition,
     disk_id: &str,
     partitions: &mut Vec<Partition>,
-) -> Result<()> {
+) -> Result<Vec<u64>> {
+    let mut records = vec![];
     let base = extended.start / SECTOR;
     let mut at = base;
     for index in 5..5 + MAX_LOGICAL {
         let mut sector = [0; SECTOR as usize];
         disk.read_at(&mut sector, at * SECTOR)?;
+        records.push(at * SECTOR);
         if le16(&sector, 510) != 0xaa55 {
             return Err(Error::undetermined(format!(
                 "the extended boot record at sector {at} is damaged"
@@ -128,7 +133,7 @@ fn read_logical(
             partitions.push(logical);
         }
         if next.kind == 0 || next.sectors == 0 {
-            return Ok(());
+            return Ok(records);
         }
         let following = base + next.lba;
         if following <= at {

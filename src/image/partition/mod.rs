@@ -51,9 +51,11 @@ pub struct Table {
     pub disk_id: String,
     /// Bytes 0 to 439 of the disk. Zeros for [`Kind::None`], where they are part of the filesystem.
     pub boot_code: [u8; BOOT_CODE],
-    /// The bytes between the table and the first partition, where BIOS boot loaders are. Empty for
-    /// [`Kind::None`]. Without partitions it reaches to the end of the usable space.
-    pub gap: Range<u64>,
+    /// The bytes before the first partition that are not the table, in order: BIOS boot loaders are
+    /// there. None for [`Kind::None`]. Without partitions they reach to the end of the usable space.
+    pub gap: Vec<Range<u64>>,
+    /// Where the extended boot records of an MBR are, in bytes. Each can hold code.
+    pub records: Vec<u64>,
     /// The partitions in the order of the table. An MBR's extended partition is the container of
     /// its logical ones and does not stand here itself.
     pub partitions: Vec<Partition>,
@@ -133,7 +135,8 @@ fn none() -> Table {
         kind: Kind::None,
         disk_id: String::new(),
         boot_code: [0; BOOT_CODE],
-        gap: 0..0,
+        gap: vec![],
+        records: vec![],
         partitions: vec![],
         notes: vec![],
     }
@@ -145,10 +148,11 @@ fn boot_code(sector: &[u8; SECTOR as usize]) -> [u8; BOOT_CODE] {
     code
 }
 
-/// Where the gap ends: at the first partition, or at `end` without one.
-fn gap(start: u64, end: u64, partitions: &[Partition]) -> Range<u64> {
+/// What is not `table` from `start` to the first partition, or to `end` without one.
+fn gap(start: u64, table: Range<u64>, end: u64, partitions: &[Partition]) -> Vec<Range<u64>> {
     let first = partitions.iter().map(|p| p.start).min().unwrap_or(end);
-    start..first.max(start)
+    let parts = [start..table.start.min(first), table.end.max(start)..first];
+    parts.into_iter().filter(|part| part.start < part.end).collect()
 }
 
 /// Fails if two partitions share a byte.

@@ -42,6 +42,11 @@ start=6144, size=2048, type=82
 start=10240, size=2048, type=83
 ";
 
+/// First sectors, and the ones behind the last.
+fn sectors(ranges: &[std::ops::Range<u64>]) -> Vec<(u64, u64)> {
+    ranges.iter().map(|range| (range.start / 512, range.end / 512)).collect()
+}
+
 #[test]
 fn a_gpt_is_read_as_sfdisk_wrote_it() {
     let Some(mut data) = disk("gpt", 16, GPT) else { return };
@@ -54,7 +59,7 @@ fn a_gpt_is_read_as_sfdisk_wrote_it() {
         (Kind::Gpt, "11111111-2222-3333-4444-555555555555")
     );
     assert_eq!(table.boot_code[..], data[..440]);
-    assert_eq!(table.gap, 34 * 512..2048 * 512);
+    assert_eq!(sectors(&table.gap), [(34, 2048)]);
     assert_eq!(table.notes, Vec::<String>::new());
     let [bios, esp] = &table.partitions[..] else { panic!("two partitions: {table:?}") };
     assert_eq!((bios.index, bios.start, bios.length), (1, 1 << 20, 1 << 20));
@@ -166,6 +171,29 @@ fn forge(data: &mut [u8], n: usize, change: impl Fn(&mut [u8])) {
     data[512 + 16..512 + 20].copy_from_slice(&header);
 }
 
+/// `sgdisk --move-main-table` leaves room for a board's loader in front of the entries.
+#[test]
+fn the_gap_is_everything_before_the_first_partition_but_the_table() {
+    let Some(good) = disk("gpt moved entries", 16, GPT) else { return };
+    for (lba, gap) in [
+        (2u64, vec![(34, 2048)]),
+        (100, vec![(2, 100), (132, 2048)]),
+        (2016, vec![(2, 2016)]),
+        // Beside the second copy's.
+        (16 * 2048 - 33, vec![(2, 2048)]),
+    ] {
+        let mut data = good.clone();
+        let at = lba as usize * 512;
+        let entries = data[1024..1024 + 128 * 128].to_vec();
+        data[at..at + entries.len()].copy_from_slice(&entries);
+        data[512 + 72..512 + 80].copy_from_slice(&lba.to_le_bytes());
+        // Only the header's sum is new: the entries are the same.
+        forge(&mut data, 0, |_| ());
+        let table = read(&*Memory::shared(data)).expect("a table");
+        assert_eq!((sectors(&table.gap), table.notes), (gap, vec![]), "{lba}");
+    }
+}
+
 #[test]
 fn partitions_that_overlap_or_leave_the_disk_are_refused() {
     let Some(good) = disk("gpt ranges", 16, GPT) else { return };
@@ -220,7 +248,8 @@ fn an_mbr_is_read_with_its_logical_partitions() {
     let Some(data) = disk("mbr", 16, MBR) else { return };
     let table = read(&*Memory::shared(data)).expect("a table");
     assert_eq!((table.kind, table.disk_id.as_str()), (Kind::Mbr, "1234abcd"));
-    assert_eq!(table.gap, 512..2048 * 512);
+    assert_eq!(sectors(&table.gap), [(1, 2048)]);
+    assert_eq!(table.records, [4096 * 512, 8192 * 512]);
     let found: Vec<_> = table
         .partitions
         .iter()

@@ -85,7 +85,15 @@ impl Iterator for Slots<'_> {
 fn entry(slot: &[u8], long: &LongName) -> Result<Entry, String> {
     let name = match long.finish(checksum(&slot[..11])) {
         Some(units) => {
-            String::from_utf16(&units).map_err(|_| "a long name is not UTF-16".to_owned())?
+            let name =
+                String::from_utf16(&units).map_err(|_| "a long name is not UTF-16".to_owned())?;
+            if !is_alias(&slot[..11], &name) {
+                return Err(format!(
+                    "`{name}` has a second name, `{}`, which is not made from the first",
+                    slot[..11].escape_ascii()
+                ));
+            }
+            name
         }
         None => short_name(slot)?,
     };
@@ -120,6 +128,19 @@ fn short_name(slot: &[u8]) -> Result<String, String> {
     let base = part(&slot[..8], slot[12] & LOWER_BASE != 0)?;
     let extension = part(&slot[8..11], slot[12] & LOWER_EXTENSION != 0)?;
     Ok(if extension.is_empty() { base } else { format!("{base}.{extension}") })
+}
+
+/// Whether a short name is what systems make of the long one: the same letters, or something with `~`.
+/// Every reader finds the file by both, firmware too, and digests know the long one alone: another
+/// file could be `BOOTX64.EFI`. Letters beyond ASCII are in a character set that is not known.
+fn is_alias(short: &[u8], long: &str) -> bool {
+    let (base, extension) = (short[..8].trim_ascii_end(), short[8..].trim_ascii_end());
+    // 05 stands for e5, which as the first byte means that the entry is deleted.
+    if base.contains(&b'~') || !short.is_ascii() || short[0] == 0x05 {
+        return true;
+    }
+    let dot: &[u8] = if extension.is_empty() { b"" } else { b"." };
+    [base, dot, extension].concat().eq_ignore_ascii_case(long.as_bytes())
 }
 
 /// Ties a long name to its short one (section "Organization and Association of Short & Long").

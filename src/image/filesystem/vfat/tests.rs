@@ -162,6 +162,30 @@ fn damage_that_fsck_would_find_is_named() {
     assert!(e.to_string().contains("only in case"), "{e}");
 }
 
+/// Firmware finds `BOOTX64.EFI` by a short name too.
+#[test]
+fn a_short_name_that_is_not_made_from_the_long_one_is_refused() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let Some(good) = made(dir.path(), "16", "20000", "1") else { return };
+    let at = good.windows(8).position(|w| w == b"MIXEDC~1").expect("an entry");
+    let sum = |short: &[u8]| short.iter().fold(0u8, |sum, b| sum.rotate_right(1).wrapping_add(*b));
+    for (short, is_refused) in [(b"BOOTX64 EFI", true), (b"MIXED~99CON", false)] {
+        let mut data = good.clone();
+        data[at..at + 11].copy_from_slice(short);
+        // The slots of the long name stand in front and say to which short one they belong.
+        let mut slot = at - 32;
+        while data[slot + 11] == 0x0f {
+            data[slot + 13] = sum(short);
+            slot -= 32;
+        }
+        let outcome = open(data).and_then(|fs| fs.tree());
+        assert_eq!(outcome.is_err(), is_refused);
+        if let Err(e) = outcome {
+            assert!(e.to_string().contains("a second name, `BOOTX64 EFI`"), "{e}");
+        }
+    }
+}
+
 #[test]
 fn damage_anywhere_is_an_error_or_a_tree() {
     let dir = tempfile::tempdir().expect("tempdir");
