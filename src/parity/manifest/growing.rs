@@ -67,8 +67,12 @@ impl Growing {
     }
 }
 
-/// Makes the names of one `links1` line one file.
-pub(super) fn join(listed: &mut Listed, leaves: &[Below], line: &[u8]) -> Result<(), &'static str> {
+/// Makes the names of one `links1` line one file, and returns them.
+pub(super) fn join(
+    listed: &mut Listed,
+    leaves: &[Below],
+    line: &[u8],
+) -> Result<Vec<Vec<u8>>, &'static str> {
     let paths = line.split(|b| *b == b' ').map(spelling::read);
     let paths: Vec<_> = paths.collect::<Option<_>>().ok_or(NOT_CANONICAL)?;
     let mut first: Option<NodeId> = None;
@@ -99,5 +103,5 @@ pub(super) fn join(listed: &mut Listed, leaves: &[Below], line: &[u8]) -> Result
         }
         (*inode, *shared) = (u64::from(one), true);
     }
-    Ok(())
+    Ok(paths)
 }

@@ -4,10 +4,14 @@ use std::io::{BufRead, Read as _};
 
 use crate::digest::{FileDigest, Sha256};
 use crate::error::{Error, Result};
+use crate::image::Limits;
 use crate::parity::spelling;
 
 /// Longest line in bytes. The longest honest ones name all paths of a file with 65,000 hard links.
 const MAX_LINE: u64 = 64 << 20;
+
+/// Lines between two looks at the clock.
+const LOOK: u64 = 1024;
 
 /// What is read, one line ahead.
 pub(super) struct Lines<R> {
@@ -18,16 +22,21 @@ pub(super) struct Lines<R> {
     line: Option<Vec<u8>>,
     /// Of all lines before `line`.
     hash: Sha256,
+    limits: Limits,
 }
 
 impl<R: BufRead> Lines<R> {
-    pub(super) fn new(input: R) -> Result<Self> {
-        let mut lines = Lines { input, number: 0, line: None, hash: Sha256::new() };
+    pub(super) fn new(input: R, limits: &Limits) -> Result<Self> {
+        let (hash, limits) = (Sha256::new(), *limits);
+        let mut lines = Lines { input, number: 0, line: None, hash, limits };
         lines.fill()?;
         Ok(lines)
     }
 
     fn fill(&mut self) -> Result<()> {
+        if self.number.is_multiple_of(LOOK) {
+            self.limits.check_time()?;
+        }
         self.number += 1;
         let mut line = self.line.take().unwrap_or_default();
         line.clear();

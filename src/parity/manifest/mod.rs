@@ -8,6 +8,7 @@ mod entry;
 mod growing;
 mod json;
 mod lines;
+mod possible;
 mod preimage;
 mod read;
 #[cfg(test)]

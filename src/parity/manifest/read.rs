@@ -5,6 +5,7 @@ use std::io::BufRead;
 use super::entry;
 use super::growing::{Growing, join};
 use super::lines::{Fields, Lines, wrong};
+use super::possible;
 use super::preimage::{self, Text};
 use super::write::{volume_place, words};
 use super::{Held, MAGIC, Manifest, NOT_CANONICAL, VERSION};
@@ -35,7 +36,7 @@ impl Manifest {
     /// Kind `Undetermined`, with the number of the line: it is not canonical, contradicts another
     /// line, is missing, or goes beyond `limits`.
     pub fn read(input: impl BufRead, limits: &Limits) -> Result<Self> {
-        Reader { lines: Lines::new(input)?, limits }.manifest()
+        Reader { lines: Lines::new(input, limits)?, limits }.manifest()
     }
 }
 
@@ -165,6 +166,11 @@ impl<R: BufRead> Reader<'_, R> {
                 .indented()
                 .and_then(|line| preimage::sum(line.strip_prefix(b"padded ")?));
             chunks.padded = Some(line.ok_or_else(|| self.lines.wrong(NOT_CANONICAL))?);
+            if !chunks.padding_is_possible() {
+                return Err(self
+                    .lines
+                    .wrong("it contradicts the line above: zeros are followed by zeros"));
+            }
             self.lines.advance()?;
         }
         if !sum_holds(chunks.digest(), digest) {
@@ -183,9 +189,11 @@ impl<R: BufRead> Reader<'_, R> {
 
     fn system(&mut self) -> Result<Content> {
         let head = self.header(|fields| fields.parsed::<BoxDigest>(), "box1")?;
+        let head_number = head.0;
         let (tag, write) = (b"devbox/box/1\n", canonical::system);
         let system = self.checked(head, tag, preimage::system, write, BoxDigest::of)?;
         let (number, digest) = self.header(|fields| fields.parsed::<DiskDigest>(), "disk1")?;
+        possible::system(&system).map_err(|why| wrong(head_number, why))?;
         if system.disks != [digest] {
             return Err(wrong(number, "`box1` names another disk"));
         }
@@ -195,11 +203,7 @@ impl<R: BufRead> Reader<'_, R> {
             let why = format!("more than {MAX_PARTITIONS} partitions");
             return Err(wrong(number, why));
         }
-        let mut numbers: Vec<_> = disk.partitions.iter().map(|part| part.number).collect();
-        numbers.sort_unstable();
-        if numbers.windows(2).any(|pair| pair[0] == pair[1]) {
-            return Err(wrong(number, "two partitions have one number"));
-        }
+        possible::disk(&disk).map_err(|why| wrong(number, why))?;
         let mut held = vec![];
         let mut groups: Vec<(GroupDigest, Volumes)> = vec![];
         for part in &disk.partitions {
@@ -220,7 +224,9 @@ impl<R: BufRead> Reader<'_, R> {
             });
         }
         let groups = groups.into_iter().map(|(_, group)| group).collect();
-        Ok(Content { system, disk, held, groups })
+        let content = Content { system, disk, held, groups };
+        possible::content(&content).map_err(|why| wrong(head_number, why))?;
+        Ok(content)
     }
 
     /// The block of a volume group, and those of the filesystems in its volumes.
@@ -287,6 +293,7 @@ impl<R: BufRead> Reader<'_, R> {
         if !sum_holds(tree.fs1(boot), digest) {
             return Err(wrong(number, "the digest is not that of the lines below"));
         }
+        possible::filesystem(&tree, boot).map_err(|why| wrong(number, why))?;
         Ok(content::Held::Filesystem { tree: Box::new(tree), boot })
     }
 
@@ -304,6 +311,7 @@ impl<R: BufRead> Reader<'_, R> {
             }
             let entry = entry::parse(line, growing.nodes.len() as u64);
             let entry = entry.ok_or_else(|| self.lines.wrong(NOT_CANONICAL))?;
+            possible::entry(&entry.node, entry.leaf).map_err(|why| self.lines.wrong(why))?;
             growing.add(entry, self.lines.number())?;
             self.lines.advance()?;
         }
@@ -318,8 +326,10 @@ impl<R: BufRead> Reader<'_, R> {
         }
         let (links_number, links) =
             self.header(|fields| fields.parsed::<LinksDigest>(), "links1")?;
+        let mut groups = vec![];
         while let Some(line) = self.lines.indented() {
-            join(&mut listed, &leaves, line).map_err(|why| self.lines.wrong(why))?;
+            let paths = join(&mut listed, &leaves, line).map_err(|why| self.lines.wrong(why))?;
+            groups.push(paths);
             self.lines.advance()?;
         }
         self.limits
@@ -341,9 +351,14 @@ impl<R: BufRead> Reader<'_, R> {
         if !sum_holds(tree.tree1(), plain) || !sum_holds(tree.tree1t(), timed) {
             return Err(wrong(number, "a digest is not that of the entries below"));
         }
-        if tree.links1() != links {
-            let why = "the digest is not that of the lines below, sorted";
-            return Err(wrong(links_number, why));
+        if tree.links != groups {
+            return Err(wrong(
+                links_number,
+                "the lines below, or the names in one, are not sorted",
+            ));
+        }
+        if !sum_holds(tree.links1(), links) {
+            return Err(wrong(links_number, "the digest is not that of the lines below"));
         }
         Ok(tree)
     }

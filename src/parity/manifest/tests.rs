@@ -43,7 +43,7 @@ fn package(name: &str, version: &str) -> Package {
 }
 
 /// A manifest of a system with two filesystems and a raw partition, on a disk of 4 MiB and 512 bytes.
-fn manifest() -> Manifest {
+pub(super) fn manifest() -> Manifest {
     let boot = FileDigest::of(b"boot");
     let (root, data) = (hashed(&rich()), hashed(&Memory::new()));
     let logs = hashed(&example());
@@ -54,10 +54,10 @@ fn manifest() -> Manifest {
     };
     let part = |number, content| Partition {
         number,
-        type_id: "83".to_owned(),
-        id: String::new(),
+        type_id: "0fc63daf-8483-4772-8e79-3d69d8477de4".to_owned(),
+        id: format!("6d8e2a3c-0000-4222-8333-00000000000{number}"),
         name: "é x".into(),
-        attributes: 0x80,
+        attributes: 1 << 63,
         content,
     };
     let volume = |name: &str, content| {
@@ -75,13 +75,13 @@ fn manifest() -> Manifest {
     };
     let vg1 = crate::digest::GroupDigest::of(&canonical::group(&group));
     let disk = Disk {
-        table: "mbr",
-        id: "89abcdef".to_owned(),
+        table: "gpt",
+        id: "6d8e2a3c-1111-4222-8333-444455556666".to_owned(),
         boot440: boot,
         gap: FileDigest::of(b""),
         partitions: vec![
             part(2, Leaf::Filesystem(root.fs1(boot))),
-            part(1, Leaf::Bytes(chunks.digest())),
+            part(4, Leaf::Bytes(chunks.digest())),
             part(5, Leaf::Filesystem(data.fs1(boot))),
             part(6, Leaf::Group(vg1)),
             part(7, Leaf::Group(vg1)),
@@ -94,7 +94,7 @@ fn manifest() -> Manifest {
     };
     let system = System {
         arch: "amd64".to_owned(),
-        firmware: vec!["bios", "uefi"],
+        firmware: vec!["bios"],
         disks: vec![crate::digest::DiskDigest::of(&disk_text(&disk))],
         boot: vec![entry],
     };
@@ -112,13 +112,13 @@ fn manifest() -> Manifest {
     }
 }
 
-fn text(manifest: &Manifest) -> String {
+pub(super) fn text(manifest: &Manifest) -> String {
     let mut out = vec![];
     manifest.write(&mut out).expect("written");
     String::from_utf8(out).expect("ASCII")
 }
 
-fn read(text: &str) -> Result<Manifest> {
+pub(super) fn read(text: &str) -> Result<Manifest> {
     Manifest::read(text.as_bytes(), &Limits::default())
 }
 
@@ -253,7 +253,12 @@ fn refusals_say_what_is_wrong() {
         (tree.replace("\n  a c\n", "\n  a tmp\n"), "it names what is no regular file"),
         (tree.replace("\n  a c\n", "\n  a c c\n"), "a name is there twice"),
         (tree.replace("\n  a c\n", "\n  a\n"), "one name alone is no hard link"),
-        (tree.replace("\n  a c\n", "\n"), "the digest is not that of the lines below, sorted"),
+        (tree.replace("\n  a c\n", "\n"), "the digest is not that of the lines below"),
+        (tree.replace("\n  a c\n", "\n  c a\n"), "the names in one, are not sorted"),
+        (
+            tree.replace("b/ping 0755 0 0 3 ", "b/ping 0755 0 0 0 "),
+            "size and its digest contradict",
+        ),
         (whole.replace("signers \\e", "signers x"), "it is not as devbox writes it"),
         (whole.replace("type ext4", "type ext5"), "it is not as devbox writes it"),
         (whole.replace("label root", "label toor"), "the digest is not that of the lines below"),
@@ -290,6 +295,10 @@ fn a_hostile_manifest_claims_in_vain() {
     let small = Limits { contents: 5, ..Limits::default() };
     let e = Manifest::read(tree.as_bytes(), &small).expect_err("limit").to_string();
     assert!(e.contains("--max-contents"), "{e}");
+    let over = Some(crate::image::limits::Deadline::after(std::time::Duration::ZERO));
+    let late = Limits { deadline: over, ..Limits::default() };
+    let e = Manifest::read(tree.as_bytes(), &late).expect_err("limit").to_string();
+    assert!(e.contains("--timeout"), "{e}");
     let endless = std::io::repeat(b'x');
     let endless =
         std::io::BufReader::new(std::io::Read::chain(&b"devbox/manifest/1\n"[..], endless));
