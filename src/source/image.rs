@@ -70,21 +70,18 @@ async fn resolve_with(
     };
     let opened = {
         let path = path.clone();
-        tokio::task::spawn_blocking(move || container::open(&path, &options))
+        tokio::task::spawn_blocking(move || {
+            if options.format.is_none() {
+                refuse_wrapped(&path)?;
+            }
+            container::open(&path, &options)
+        })
     };
     // What parity could not tell is, for a build, a source that cannot be used.
     let container = opened
         .await
         .map_err(|e| Error::failed("reading the source image ended early").cause(e))?
         .map_err(|e| e.with_kind(Kind::Failed))?;
-    if let Some(wrapping) = &container.wrapping {
-        // QEMU reads the file as it is, so it has to be the disk itself.
-        return Err(Error::failed(format!("`{}` is {wrapping}", path.display()))
-            .cause("a source has to be a disk image itself, since QEMU boots from it")
-            .hint(
-                "Unpack it, and give the path and the digest of the disk image that is inside.",
-            ));
-    }
     for note in &container.notes {
         events.warn(format!("{}: {note}", path.display()));
     }
@@ -94,6 +91,14 @@ async fn resolve_with(
         virtual_size: container.reader.size(),
         sha256,
     })
+}
+
+/// QEMU reads the file as it is, so it has to be the disk itself. Said before anything is unpacked.
+fn refuse_wrapped(path: &Path) -> Result<()> {
+    let Some(wrapping) = container::wrapping(path)? else { return Ok(()) };
+    Err(Error::failed(format!("`{}` is {wrapping}", path.display()))
+        .cause("a source has to be a disk image itself, since QEMU boots from it")
+        .hint("Unpack it, and give the path and the digest of the disk image that is inside."))
 }
 
 /// The digest that the image must have.
@@ -170,6 +175,22 @@ mod tests {
 
     async fn resolved(dir: &Path, source: &ImageSource) -> Result<ResolvedImage> {
         resolve(source, &paths(dir), &Events::silent(), &CancellationToken::new()).await
+    }
+
+    #[tokio::test]
+    async fn what_is_packed_is_refused_before_it_is_unpacked() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("disk.raw.gz");
+        // A header and nothing else, which cannot be unpacked.
+        let bytes = b"\x1f\x8b\x08\0\0\0\0\0\0\x03";
+        fs::write(&path, bytes).expect("write");
+        let source = ImageSource {
+            location: Location::Path(path),
+            checksum: Checksum::Sha256(FileDigest::of(bytes).hex()),
+            format: None,
+        };
+        let e = resolved(dir.path(), &source).await.expect_err("packed").to_string();
+        assert!(e.contains("disk.raw.gz` is a gzip-compressed file"), "{e}");
     }
 
     #[tokio::test]

@@ -127,6 +127,15 @@ pub fn open(path: &Path, options: &Options) -> Result<Container> {
     open_source(Source::open(path)?, options)
 }
 
+/// What the file at `path` is wrapped in, as in "a gzip-compressed file"; none if it is no archive
+/// and not compressed. Nothing is unpacked.
+///
+/// # Errors
+/// The file cannot be opened or read.
+pub fn wrapping(path: &Path) -> Result<Option<String>> {
+    packed::outermost(&Source::open(path)?)
+}
+
 /// As [`open`], of what is already open.
 pub(crate) fn open_source(mut file: Source, options: &Options) -> Result<Container> {
     let opened = file.opened();

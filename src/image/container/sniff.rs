@@ -20,6 +20,12 @@ const OTHERS: &[(usize, &[u8], &str)] = &[
     (0, b"LUKS\xba\xbe", "a LUKS-encrypted disk"),
     (0, b"BZh", "a bzip2 file"),
     (0, b"PK\x03\x04", "a zip file"),
+    (0, b"\x04\x22\x4d\x18", "an lz4 file"),
+    (0, b"LZIP\x01", "an lzip file"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip file"),
+    (0, b"Rar!\x1a\x07", "a RAR file"),
+    // Older than xz, and without a mark: the usual properties, and a size that is not known.
+    (0, b"\x5d\0\0\x80\0\xff\xff\xff\xff\xff\xff\xff\xff", "an lzma file"),
 ];
 
 /// The format that the first bytes show.

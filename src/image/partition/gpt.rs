@@ -13,23 +13,43 @@ const REVISION: u32 = 0x0001_0000;
 const HEADER: usize = 92;
 /// Bytes of an entry that the specification defines (section 5.3.3).
 const ENTRY: usize = 128;
+/// Sectors of disks that say so to their guest, as most NVMe disks can.
+const SECTOR_4K: u64 = 4096;
 /// Bounds that no tool reaches: `sgdisk` and `sfdisk` write 128 entries of 128 bytes.
 const MAX_ENTRY: u64 = 4096;
 const MAX_ENTRIES_BYTES: u64 = 1 << 20;
 
 /// Whether the mark of a primary header stands where it belongs.
 pub(super) fn has_primary(disk: &dyn ReadAt) -> Result<bool> {
+    has_mark(disk, SECTOR)
+}
+
+fn has_mark(disk: &dyn ReadAt, at: u64) -> Result<bool> {
     let mut mark = [0; 8];
-    if disk.size() < 2 * SECTOR {
+    if at < SECTOR || at.checked_add(SECTOR).is_none_or(|end| end > disk.size()) {
         return Ok(false);
     }
-    disk.read_at(&mut mark, SECTOR)?;
+    disk.read_at(&mut mark, at)?;
     Ok(mark == SIGNATURE)
+}
+
+/// Bytes in a sector: the table does not say it, but its headers stand in the second and in the last
+/// one. Where any stands for 512 bytes, that is what counts.
+fn sector_size(disk: &dyn ReadAt) -> Result<u64> {
+    for sector in [SECTOR, SECTOR_4K] {
+        let last = (disk.size() / sector).saturating_sub(1) * sector;
+        if has_mark(disk, sector)? || has_mark(disk, last)? {
+            return Ok(sector);
+        }
+    }
+    Ok(SECTOR)
 }
 
 /// One of the two headers with its entries, checked.
 #[derive(Debug)]
 struct Copy {
+    /// Bytes in a sector.
+    sector: u64,
     alternate: u64,
     first_usable: u64,
     last_usable: u64,
@@ -42,9 +62,15 @@ struct Copy {
 }
 
 pub(super) fn read(disk: &dyn ReadAt, sector: &[u8; SECTOR as usize]) -> Result<Table> {
-    let last = disk.size() / SECTOR - 1;
+    let size = sector_size(disk)?;
+    let last = disk.size() / size - 1;
     let mut notes = vec![];
-    let primary = Copy::read(disk, 1);
+    if size != SECTOR {
+        notes.push(format!(
+            "the GPT is for sectors of {size} bytes; a guest needs a disk with such sectors to see it"
+        ));
+    }
+    let primary = Copy::read(disk, size, 1);
     let (copy, entries) = match primary {
         Ok(copy) => {
             notes.extend(backup_notes(disk, &copy, last));
@@ -52,16 +78,11 @@ pub(super) fn read(disk: &dyn ReadAt, sector: &[u8; SECTOR as usize]) -> Result<
             (copy, entries)
         }
         Err(why) => {
-            let backup = Copy::read(disk, last).map_err(|backup| {
-                let e = Error::undetermined("both copies of the disk's GPT are damaged")
+            let backup = Copy::read(disk, size, last).map_err(|backup| {
+                Error::undetermined("both copies of the disk's GPT are damaged")
                     .cause(format!("the first: {why}"))
-                    .cause(format!("the second, in the last sector: {backup}"));
-                if is_4k(disk) {
-                    Error::undetermined("the disk's GPT is for sectors of 4096 bytes")
-                        .cause("only disks with sectors of 512 bytes are read")
-                } else {
-                    e.hint("Fetch or build the image again.")
-                }
+                    .cause(format!("the second, in the last sector: {backup}"))
+                    .hint("Fetch or build the image again.")
             })?;
             notes
                 .push(format!("the first copy of the GPT is damaged ({why}); the second was used"));
@@ -81,8 +102,12 @@ pub(super) fn read(disk: &dyn ReadAt, sector: &[u8; SECTOR as usize]) -> Result<
     check_overlaps(&partitions)?;
     // Entries can stand anywhere (`sgdisk --move-main-table` leaves room for a board's first loader
     // in front of them), so everything behind the header's sector counts that is not one.
-    let entries = entries.start * SECTOR..entries.end * SECTOR;
-    let gap = gap(2 * SECTOR, entries, (copy.last_usable + 1) * SECTOR, &partitions);
+    let entries = entries.start * size..entries.end * size;
+    let mut gap = gap(2 * size, entries, (copy.last_usable + 1) * size, &partitions);
+    if size != SECTOR {
+        // What the MBR and the header leave of their sectors.
+        gap.splice(0..0, [SECTOR..size, size + SECTOR..2 * size]);
+    }
     Ok(Table {
         kind: Kind::Gpt,
         disk_id: copy.disk_id,
@@ -96,12 +121,7 @@ pub(super) fn read(disk: &dyn ReadAt, sector: &[u8; SECTOR as usize]) -> Result<
 
 /// Where the first copy's entries would end: the usual place, behind as many sectors as the second's.
 fn copy_end_before(backup: &Copy) -> u64 {
-    (2 + (backup.entries.len() as u64).div_ceil(SECTOR)).min(backup.first_usable)
-}
-
-fn is_4k(disk: &dyn ReadAt) -> bool {
-    let mut mark = [0; 8];
-    disk.size() >= 8192 && disk.read_at(&mut mark, 4096).is_ok() && mark == SIGNATURE
+    (2 + (backup.entries.len() as u64).div_ceil(backup.sector)).min(backup.first_usable)
 }
 
 /// What is to be said about the second copy when the first is good.
@@ -113,7 +133,7 @@ fn backup_notes(disk: &dyn ReadAt, primary: &Copy, last: u64) -> Vec<String> {
             primary.alternate
         ));
     }
-    match Copy::read(disk, primary.alternate) {
+    match Copy::read(disk, primary.sector, primary.alternate) {
         Err(why) => notes.push(format!("the second copy of the GPT is damaged ({why})")),
         Ok(backup) if backup.entries != primary.entries || backup.disk_id != primary.disk_id => {
             notes.push("the two copies of the GPT differ; the first was used".to_owned());
@@ -125,13 +145,14 @@ fn backup_notes(disk: &dyn ReadAt, primary: &Copy, last: u64) -> Vec<String> {
 
 impl Copy {
     /// Reads and checks the header at sector `lba` and its entries; an error is a reason in words.
-    fn read(disk: &dyn ReadAt, lba: u64) -> Result<Self, String> {
-        let sectors = disk.size() / SECTOR;
+    fn read(disk: &dyn ReadAt, size_of_sector: u64, lba: u64) -> Result<Self, String> {
+        let sectors = disk.size() / size_of_sector;
         if lba == 0 || lba >= sectors {
             return Err(format!("sector {lba} is not on the disk"));
         }
+        // The header is in the first 512 bytes of its sector, however big that is.
         let mut sector = [0; SECTOR as usize];
-        disk.read_at(&mut sector, lba * SECTOR).map_err(|e| e.to_string())?;
+        disk.read_at(&mut sector, lba * size_of_sector).map_err(|e| e.to_string())?;
         if !sector.starts_with(SIGNATURE) {
             return Err("the mark `EFI PART` is missing".to_owned());
         }
@@ -167,7 +188,8 @@ impl Copy {
         if count == 0 || length > MAX_ENTRIES_BYTES {
             return Err(format!("{count} entries are not possible"));
         }
-        let end = entries_lba.checked_add(length.div_ceil(SECTOR)).filter(|end| *end <= sectors);
+        let end =
+            entries_lba.checked_add(length.div_ceil(size_of_sector)).filter(|end| *end <= sectors);
         let Some(entries_end) = end.filter(|_| entries_lba >= 2) else {
             return Err(format!("the entries at sector {entries_lba} are not on the disk"));
         };
@@ -175,11 +197,12 @@ impl Copy {
             return Err("the entries stand inside the usable space".to_owned());
         }
         let mut entries = vec![0; usize::try_from(length).map_err(|e| e.to_string())?];
-        disk.read_at(&mut entries, entries_lba * SECTOR).map_err(|e| e.to_string())?;
+        disk.read_at(&mut entries, entries_lba * size_of_sector).map_err(|e| e.to_string())?;
         if !sum_holds(le32(&sector, 88), crc32(&entries)) {
             return Err("the checksum of the entries does not match".to_owned());
         }
         Ok(Copy {
+            sector: size_of_sector,
             alternate: le64(&sector, 32),
             first_usable,
             last_usable,
@@ -218,8 +241,8 @@ fn partitions(copy: &Copy) -> Result<Vec<Partition>> {
                 ))
             })?,
             attributes: le64(entry, 48),
-            start: first * SECTOR,
-            length: (last - first + 1) * SECTOR,
+            start: first * copy.sector,
+            length: (last - first + 1) * copy.sector,
         });
     }
     Ok(found)

@@ -38,7 +38,8 @@ pub(super) fn read(disk: &dyn ReadAt, sector: &[u8; SECTOR as usize]) -> Result<
     let mut partitions = vec![];
     let mut extended = None;
     for (index, slot) in (1..).zip(slots(sector)) {
-        if slot.kind == 0 {
+        // Without a type or without sectors there is no partition (Linux, block/partitions/msdos.c).
+        if slot.kind == 0 || slot.sectors == 0 {
             continue;
         }
         let partition = partition(disk, index, slot, 0, &disk_id)?;
@@ -112,7 +113,9 @@ fn read_logical(
     let mut records = vec![];
     let base = extended.start / SECTOR;
     let mut at = base;
-    for index in 5..5 + MAX_LOGICAL {
+    // A record of which the partition was deleted only leads on, and takes no number.
+    let mut index = 5;
+    for _ in 0..MAX_LOGICAL {
         let mut sector = [0; SECTOR as usize];
         disk.read_at(&mut sector, at * SECTOR)?;
         records.push(at * SECTOR);
@@ -131,6 +134,7 @@ fn read_logical(
                 )));
             }
             partitions.push(logical);
+            index += 1;
         }
         if next.kind == 0 || next.sectors == 0 {
             return Ok(records);

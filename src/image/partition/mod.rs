@@ -13,7 +13,7 @@ use super::field::le16;
 use super::slice::Slice;
 use crate::error::{Error, Result};
 
-/// Bytes of a sector. Disks with 4096-byte sectors are refused by name.
+/// Bytes of a sector of an MBR. A GPT has sectors of 512 or of 4096 bytes.
 pub const SECTOR: u64 = 512;
 /// Bytes of boot code at the start of a master boot record, before the disk id.
 pub const BOOT_CODE: usize = 440;

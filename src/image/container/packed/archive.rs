@@ -11,6 +11,7 @@ use super::tar::{self, Member};
 use crate::error::{Error, Result};
 use crate::image::container::sniff;
 use crate::image::container::source::Source;
+use crate::image::container::vmdk;
 use crate::image::{Limits, ReadAt as _};
 
 /// Most names that a message lists.
@@ -60,6 +61,15 @@ pub(super) fn disk(file: &Source, limits: &Limits) -> Result<Found> {
     if kind != "tar archive" {
         notes.extend(manifest::check(file, &members, limits)?);
     }
+    // The descriptor of a VMDK in pieces, of which each alone is none.
+    let descriptor = disks.iter().find(|(_, source)| is_descriptor(source).unwrap_or(false));
+    if let Some((member, _)) = descriptor.filter(|_| disks.len() > 1) {
+        return Err(Error::undetermined(format!(
+            "the {kind} `{}` holds a VMDK in pieces, which is read from files alone",
+            file.name()
+        ))
+        .hint(format!("Unpack all of it into one folder, and use `{}` there.", member.name)));
+    }
     if disks.len() > 1 {
         let names: Vec<_> = disks.iter().map(|(member, _)| member.name.as_str()).collect();
         return Err(Error::undetermined(format!(
@@ -105,6 +115,12 @@ fn looks_like_disk(source: &Source, name: &str) -> Result<bool> {
     let packed = Compression::of(&head).is_some()
         && ENDINGS.iter().any(|ending| lower.contains(&format!("{ending}.")));
     Ok(sector || named || packed || sniff::has_mark(source)?)
+}
+
+/// Whether a disk is the text that names the files with its bytes.
+fn is_descriptor(source: &Source) -> Result<bool> {
+    let head = source.read_up_to(0, vmdk::MARK.len())?;
+    Ok(head.eq_ignore_ascii_case(vmdk::MARK))
 }
 
 /// What a Vagrant box says about itself (version 2).

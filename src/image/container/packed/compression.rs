@@ -99,6 +99,19 @@ pub(super) fn unpack(
 
 fn damaged(source: &Source, compression: Compression, e: &io::Error) -> Error {
     let name = compression.as_str();
+    // Both libraries say it in words alone: liblzma `Memlimit`, zstd `frameParameter_windowTooLarge`.
+    let why = e.to_string().to_ascii_lowercase();
+    let most = match compression {
+        Compression::Xz if why.contains("memory") => Some(XZ_MEMORY >> 20),
+        Compression::Zstd if why.contains("memory") => Some((1 << ZSTD_WINDOW_LOG) >> 20),
+        _ => None,
+    };
+    if let Some(most) = most {
+        let needs = format!("needs more than {most} MiB of memory to be unpacked");
+        return Error::undetermined(format!("the {name} stream `{}` {needs}", source.name()))
+            .cause(e)
+            .hint(format!("Unpack it with `{name}`, if you trust it, and use the result."));
+    }
     let what = format!("the {name} stream `{}` is damaged or cut short", source.name());
     Error::undetermined(what)
         .cause(e)

@@ -86,6 +86,17 @@ pub(super) fn unpack(file: Source, options: &Options) -> Result<Unpacked> {
     }
 }
 
+/// What the outermost layer of `file` is, by its first bytes; nothing is unpacked.
+pub(super) fn outermost(file: &Source) -> Result<Option<String>> {
+    let head = file.read_up_to(0, tar::BLOCK)?;
+    Ok(match Compression::of(&head) {
+        Some(compression) => {
+            Some(with_article(&format!("{}-compressed file", compression.as_str())))
+        }
+        None => tar::is_tar(&head).then(|| "a tar archive".to_owned()),
+    })
+}
+
 /// The layers as words: ``disk.raw` in a gzip-compressed tar archive`.
 fn describe(layers: &[Layer]) -> String {
     let mut outer = String::new();

@@ -119,10 +119,8 @@ fn archives_of_one_disk_give_the_bytes_of_the_disk() {
         data_ranges(&*open(&lab.path("disk.raw"), &Options::default()).expect("raw").reader);
     assert!(pieces.len() > 25, "only {} pieces", pieces.len());
     for format in ["v7", "oldgnu", "gnu", "ustar", "posix"] {
-        if format != "v7" {
-            lab.sh(&format!("tar --format={format} -cf plain.tar disk.raw"));
-            lab.assert_same("plain.tar", &data, "`disk.raw` in a tar archive");
-        }
+        lab.sh(&format!("tar --format={format} -cf plain.tar disk.raw"));
+        lab.assert_same("plain.tar", &data, "`disk.raw` in a tar archive");
     }
     for (format, options) in [("oldgnu", ""), ("gnu", ""), ("posix", "--sparse-version=1.0")] {
         lab.sh(&format!("tar --format={format} {options} --sparse -cf sparse.tar ./disk.raw"));
@@ -286,7 +284,20 @@ fn zeros_are_a_sparse_disk_and_a_bomb_of_anything_else_is_refused() {
     // A window that takes 2 GiB of memory.
     lab.sh("yes | head -c 1M | zstd -q --ultra --long=31 --no-check --stream-size=4000000000 -c > window.zst || \
             yes | head -c 1M | zstd -q --long=31 -c > window.zst");
-    lab.refused("window.zst", "zstd stream");
+    let e = lab.refused("window.zst", "more than 128 MiB of memory");
+    assert!(e.hints()[0].contains("Unpack it"), "{e}");
+    lab.sh("yes | head -c 1M | xz -0 --lzma2=dict=512MiB -c > dictionary.xz");
+    lab.refused("dictionary.xz", "more than 256 MiB of memory");
+}
+
+#[test]
+fn a_vmdk_in_pieces_in_an_archive_is_to_be_unpacked_as_a_whole() {
+    let Some(lab) = Lab::new("split vmdk in an archive") else { return };
+    lab.write("raw", &patchwork(MIB, 8));
+    let convert = "qemu-img convert -f raw -O vmdk -o subformat=twoGbMaxExtentSparse raw disk.vmdk";
+    lab.sh(&format!("{convert}; tar -czf split.box disk-s001.vmdk disk.vmdk"));
+    let e = lab.refused("split.box", "a VMDK in pieces");
+    assert!(e.hints()[0].contains("`disk.vmdk`"), "{e}");
 }
 
 #[test]

@@ -33,9 +33,10 @@ pub(super) struct Member {
     pub(super) bytes: Arc<dyn ReadAt>,
 }
 
-/// Whether a file begins with a tar header: the mark and a checksum that holds.
+/// Whether a file begins with a tar header: a name, and a checksum that holds. The oldest form
+/// (`tar --format=v7`) has no mark.
 pub(super) fn is_tar(head: &[u8]) -> bool {
-    head.get(257..262) == Some(b"ustar") && Header::parse(head).is_ok()
+    head.first().is_some_and(|first| *first != 0) && Header::parse(head).is_ok()
 }
 
 /// The regular files of an archive.
