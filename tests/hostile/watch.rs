@@ -33,10 +33,11 @@ pub(crate) struct Said {
 impl Workshop {
     /// Runs `devbox` on `inputs`, files of the folder; fails if it touched anything else.
     fn watched(&self, args: &[&str], inputs: &[&str]) -> Said {
-        let trace = self.path("trace");
+        let (trace, scratch) = (self.path("trace"), self.dir().join("scratch"));
+        std::fs::create_dir_all(&scratch).expect("a folder");
         let limits = format!("ulimit -t {SECONDS} -d {MEMORY} && exec \"$@\"");
         let out = Command::new("bash")
-            .args(["-c", &limits, "bash", "strace", "-f", "-qq", "--seccomp-bpf"])
+            .args(["-c", &limits, "bash", "strace", "-f", "-qq", "-y", "--seccomp-bpf"])
             .args(["-s", "4096", "-e", "trace=%file,%network,ftruncate", "-o"])
             .arg(&trace)
             .arg(env!("CARGO_BIN_EXE_devbox"))
@@ -44,6 +45,7 @@ impl Workshop {
             .current_dir(self.dir())
             .env_clear()
             .env("HOME", self.dir().join("home"))
+            .env("TMPDIR", &scratch)
             .output()
             .expect("bash starts");
         let said = Said {
@@ -54,6 +56,8 @@ impl Workshop {
         let trace = std::fs::read_to_string(&trace)
             .unwrap_or_else(|e| panic!("strace is needed for this test: {e}\n{}", said.err));
         check_trace(&trace, inputs, args, self.dir());
+        let left = std::fs::read_dir(scratch).expect("a folder").count();
+        assert_eq!(left, 0, "{args:?} left scratch files behind");
         said
     }
 
@@ -85,8 +89,8 @@ impl Workshop {
     }
 }
 
-/// Fails unless the program opened only `inputs` and what [`SYSTEM`] allows, only to read, and asked
-/// for no socket.
+/// Fails unless the program opened only `inputs` and what [`SYSTEM`] allows, only to read, wrote only
+/// to scratch files without a name, and asked for no socket.
 fn check_trace(trace: &str, inputs: &[&str], args: &[&str], dir: &Path) {
     let mut opened = 0;
     for line in trace.lines() {
@@ -99,19 +103,21 @@ fn check_trace(trace: &str, inputs: &[&str], args: &[&str], dir: &Path) {
         let system = SYSTEM.iter().any(|place| path.starts_with(place));
         // What devbox keeps for itself is in the home that this test gave it.
         let home = Path::new(path).starts_with(dir.join("home"));
+        let scratch = Path::new(path) == dir.join("scratch") && call.contains("O_TMPFILE");
         let fine = match name {
             "open" | "openat" | "openat2" => {
                 opened += u32::from(own);
                 let reads = !["O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC"]
                     .iter()
                     .any(|flag| call.contains(flag));
-                home || reads && (own || system)
+                home || scratch || reads && (own || system)
             }
             "execve" => path == env!("CARGO_BIN_EXE_devbox"),
             "stat" | "lstat" | "newfstatat" | "statx" | "access" | "faccessat" | "faccessat2"
             | "readlink" | "readlinkat" | "statfs" => {
                 beside || own || system || home || path == env!("CARGO_BIN_EXE_devbox")
             }
+            "ftruncate" => call.contains(&format!("<{}/scratch/#", dir.display())),
             // Where it stands, and signals and exits that strace shows among the calls.
             "getcwd" => true,
             _ => {
