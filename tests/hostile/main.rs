@@ -9,6 +9,7 @@ mod boot;
 mod containers;
 mod ext;
 mod fat;
+mod packed;
 mod partitions;
 mod vhd;
 mod vhdx;

@@ -86,11 +86,6 @@ pub(super) fn has_mark(file: &Source) -> Result<bool> {
     Ok(format_of(file).map_or_else(|_| true, |found| found.format != Format::Raw))
 }
 
-/// Whether a file has the mark of a qcow2 image.
-pub(super) fn is_qcow2(file: &Source) -> Result<bool> {
-    Ok(file.read_up_to(0, qcow2::MAGIC.len())? == qcow2::MAGIC)
-}
-
 /// What to say when the format was given and the content looks like another one.
 pub(super) fn notes_for(file: &Source, asked: Format) -> Result<Vec<String>> {
     if asked != Format::Raw {

@@ -89,7 +89,7 @@ pub(super) fn disk(file: &Source, limits: &Limits) -> Result<Found> {
         .hint("Check that the file is the right one."));
     };
     if let Some(metadata) = &metadata {
-        check_format(file, &source, metadata)?;
+        check_metadata(file, member, &source, metadata)?;
         notes.extend(metadata.provider.as_ref().map(|provider| {
             format!("the Vagrant box is for the provider `{}`", provider.escape_debug())
         }));
@@ -129,6 +129,15 @@ struct Metadata {
     provider: Option<String>,
     /// The libvirt provider's name of the disk's format.
     format: Option<String>,
+    /// The libvirt provider's disks, where there can be several.
+    #[serde(default)]
+    disks: Vec<DiskMetadata>,
+}
+
+#[derive(Deserialize)]
+struct DiskMetadata {
+    path: Option<String>,
+    format: Option<String>,
 }
 
 fn metadata(file: &Source, members: &[Member]) -> Result<Option<Metadata>> {
@@ -148,19 +157,50 @@ fn metadata(file: &Source, members: &[Member]) -> Result<Option<Metadata>> {
     serde_json::from_slice(&text).map(Some).map_err(|e| bad(e.to_string()))
 }
 
-/// A raw disk whose guest wrote another format's mark must not be read as that format.
-fn check_format(file: &Source, disk: &Source, metadata: &Metadata) -> Result<()> {
-    let Some(said) = metadata.format.as_deref() else { return Ok(()) };
-    let marked = sniff::has_mark(disk)?;
-    if (said == "raw" && marked) || (said == "qcow2" && !sniff::is_qcow2(disk)?) {
-        return Err(Error::undetermined(format!(
-            "the disk in `{}` is not of the format `{}` that `metadata.json` claims",
+/// What `metadata.json` says of the disk has to be so.
+fn check_metadata(
+    file: &Source,
+    member: &Member,
+    disk: &Source,
+    metadata: &Metadata,
+) -> Result<()> {
+    let wrong = |what: String| {
+        Error::undetermined(what)
+            .hint("Unpack it, look at the disk image inside, and use it by itself.")
+    };
+    let paths = metadata.disks.iter().filter_map(|disk| disk.path.as_deref());
+    for path in paths.filter(|path| path.strip_prefix("./").unwrap_or(path) != member.name) {
+        return Err(wrong(format!(
+            "`metadata.json` of `{}` names the disk `{}`, which is not there",
             file.name(),
-            said.escape_debug()
-        ))
-        .hint("Unpack it, look at the disk image inside, and use it by itself."));
+            path.escape_debug()
+        )));
+    }
+    let formats = metadata.disks.iter().map(|disk| &disk.format).chain([&metadata.format]);
+    for said in formats.flatten() {
+        if !is_format(disk, said)? {
+            return Err(wrong(format!(
+                "the disk in `{}` is not of the format `{}` that `metadata.json` claims",
+                file.name(),
+                said.escape_debug()
+            )));
+        }
     }
     Ok(())
+}
+
+/// Whether `disk` is of the format `said`. A raw disk whose guest wrote another format's mark, or
+/// that of a layer, must not be read as that.
+fn is_format(disk: &Source, said: &str) -> Result<bool> {
+    let head = disk.read_up_to(0, tar::BLOCK)?;
+    if Compression::of(&head).is_some() || tar::is_tar(&head) {
+        return Ok(false);
+    }
+    if said == "raw" {
+        return Ok(!sniff::has_mark(disk)?);
+    }
+    let format = sniff::format_of(disk).ok().map(|found| found.format);
+    Ok(format.is_some_and(|format| [format.as_str(), format.qemu_driver()].contains(&said)))
 }
 
 /// Some of the names.

@@ -19,6 +19,12 @@ const ZEROS: [u8; BLOCK] = [0; BLOCK];
 /// Bytes that any file may unpack to, whatever its own size: so much is cheap, and the ratio of
 /// small files says nothing (one that repeats a word is legal).
 const FREE: u64 = 64 << 20;
+/// How many times more zeros than other bytes there may be. One layer cannot reach it: the densest,
+/// zstd, makes 32768 zeros of a byte (RFC 8878, section 3.1.1.2: RLE blocks). Layers in each other
+/// could make as many as [`Limits::disk_size`] allows, for hours, of a file of some KiB.
+const ZEROS_RATIO: u64 = 256;
+/// Bytes, zeros included, that any file may unpack to: some seconds.
+const FREE_ZEROS: u64 = 4 << 30;
 /// Free bytes that are left to the disk with the scratch file.
 const RESERVE: u64 = 64 << 20;
 /// How many bytes are stored between two looks at the free space.
@@ -29,19 +35,34 @@ const LOOK: u64 = 32 << 20;
 /// A sparse disk is almost all zeros and compresses 1000 times and more, so the ratio bounds what is
 /// **stored**: blocks of 4 KiB that are not all zeros. All layers together may store
 /// [`Limits::ratio`] times the bytes of the outermost file, and 64 MiB more. Zeros cost time and no
-/// space; they are bounded by [`Limits::disk_size`] and the deadline.
+/// space; there may be 256 times as many, and 4 GiB.
 pub(super) struct Budget {
     pub(super) limits: Limits,
     dir: PathBuf,
     outer: u64,
     stored: u64,
+    unpacked: u64,
 }
 
 impl Budget {
     /// For a file of `outer` bytes.
     pub(super) fn new(outer: u64, options: &Options) -> Self {
         let dir = options.scratch.clone().unwrap_or_else(std::env::temp_dir);
-        Budget { limits: options.limits, dir, outer, stored: 0 }
+        Budget { limits: options.limits, dir, outer, stored: 0, unpacked: 0 }
+    }
+
+    fn unpack(&mut self, bytes: u64, name: &str) -> Result<()> {
+        self.unpacked = self.unpacked.saturating_add(bytes);
+        let times = self.limits.ratio.saturating_mul(ZEROS_RATIO);
+        let most = self.outer.saturating_mul(times).saturating_add(FREE_ZEROS);
+        if self.unpacked <= most {
+            return Ok(());
+        }
+        let what = format!(
+            "`{name}` unpacks to more than {most} bytes, zeros included, from {} bytes",
+            self.outer
+        );
+        Err(Limit::Ratio.exceeded(what, format!("{times} times and 4 GiB")))
     }
 
     fn store(&mut self, bytes: u64, name: &str) -> Result<()> {
@@ -85,6 +106,7 @@ impl<'a> Scratch<'a> {
     /// A limit, or the disk is full.
     pub(super) fn append(&mut self, piece: &[u8]) -> Result<()> {
         self.budget.limits.check_time()?;
+        self.budget.unpack(piece.len() as u64, &self.name)?;
         let mut start = None;
         let mut at = 0;
         for block in piece.chunks(BLOCK) {
@@ -159,4 +181,20 @@ fn failed(dir: &Path, e: &io::Error) -> Error {
     Error::undetermined(format!("cannot unpack the image in `{}`", dir.display()))
         .cause(e)
         .hint("Set `TMPDIR` to a folder that you can write to.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_have_a_bound_that_no_single_layer_reaches() {
+        let outer = 1 << 20;
+        // 128 KiB of four bytes: zstd's densest block.
+        let densest = outer / 4 * (128 << 10);
+        let mut budget = Budget::new(outer, &Options::default());
+        budget.unpack(densest + FREE_ZEROS, "x").expect("one layer");
+        let e = budget.unpack(densest, "x").expect_err("a second one");
+        assert!(e.what().contains("zeros included") && e.hints()[0].contains("--max-ratio"), "{e}");
+    }
 }

@@ -211,6 +211,24 @@ fn vagrant_boxes_of_both_versions_are_read() {
     lab.write("metadata.json", br#"{"provider":"libvirt","format":"raw"}"#);
     lab.sh("tar -cf odd.box metadata.json box.img");
     lab.refused("odd.box", "is not of the format `raw`");
+    // Whoever believes the file would read the compressed bytes as a disk.
+    lab.sh("cp box.img plain; gzip -c plain > box.img; tar -cf odd.box metadata.json box.img; mv plain box.img");
+    lab.refused("odd.box", "is not of the format `raw`");
+    for (metadata, words) in [
+        (&br#"{"format":"vmdk"}"#[..], "is not of the format `vmdk`"),
+        (br#"{"disks":[{"path":"box.img","format":"raw"}]}"#, "is not of the format `raw`"),
+        (
+            br#"{"disks":[{"path":"/etc/passwd"}]}"#,
+            "names the disk `/etc/passwd`, which is not there",
+        ),
+    ] {
+        lab.write("metadata.json", metadata);
+        lab.sh("tar -cf odd.box metadata.json box.img");
+        lab.refused("odd.box", words);
+    }
+    lab.write("metadata.json", br#"{"disks":[{"path":"./box.img","format":"qcow2"}]}"#);
+    lab.sh("tar -cf even.box metadata.json box.img");
+    lab.assert_same("even.box", &data, "`box.img` in a Vagrant box");
     lab.write("metadata.json", b"{\"provider\":");
     lab.sh("tar -cf odd.box metadata.json box.img");
     lab.refused("odd.box", "`metadata.json`");
@@ -349,6 +367,15 @@ fn hostile_archives_end_in_one_clear_error() {
     sparse[386..410].copy_from_slice(b"00000001000\x0000000001000\0");
     sparse[483..494].copy_from_slice(b"00000001000");
     seal(&mut sparse);
+    // A piece behind an entry that is empty, and a map that goes on behind one.
+    let mut holes = sparse.clone();
+    holes[386..410].fill(0);
+    holes[410..434].copy_from_slice(b"00000000000\x0000000001000\0");
+    seal(&mut holes);
+    let mut on = sparse.clone();
+    on[386..410].copy_from_slice(b"00000000000\x0000000001000\0");
+    on[482] = 1;
+    seal(&mut on);
     let cases: Vec<(Vec<u8>, &str)> = vec![
         (with(&[&header("disk.raw", b'0', b"77777777777"), &data, &end]), "not all in the archive"),
         (
@@ -385,6 +412,14 @@ fn hostile_archives_end_in_one_clear_error() {
         ),
         (with(&[&header("disk.raw", b'M', b"1000"), &data, &end]), "no partition"),
         (with(&[&disk, &data, &header("x", b'Z', b"0"), &end]), "type `Z`, which is not read"),
+        (with(&[&pax("12 size=100\n"), &disk, &data, &end]), "the extended header before it 100"),
+        (with(&[&pax("12 size=512\n"), &header("l", b'2', b"0"), &data, &end]), "no regular file"),
+        (
+            with(&[&pax("9 path=x\n"), &pax("12 size=512\n"), &disk, &data, &end]),
+            "two extended headers describe one member",
+        ),
+        (with(&[&holes, &data, &end]), "the map of a sparse member is damaged"),
+        (with(&[&on, &data, &end]), "the map of a sparse member is damaged"),
         (with(&[&both, &data, &end]), "both a tar archive and a disk"),
         (with(&[&sparse, &data, &end]), "overlap or lie outside"),
         (with(&[&header("dir/", b'5', b"0"), &end]), "holds no disk image"),
@@ -403,6 +438,17 @@ fn hostile_archives_end_in_one_clear_error() {
             }
         }
     }
+    // Few pieces in each member, more than there may be in all of them.
+    let map = format!("400000\n{}", "0\n0\n".repeat(400_000));
+    let mut contents = map.into_bytes();
+    contents.resize(contents.len().next_multiple_of(512), 0);
+    let keys = "22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n25 GNU.sparse.realsize=0\n";
+    let size = format!("{:o}", contents.len());
+    let member = |n: u32| {
+        [&pax(keys)[..], &header(&format!("{n}.raw"), b'0', size.as_bytes()), &contents].concat()
+    };
+    lab.write("many.tar", &with(&[&member(1), &member(2), &member(3), &end]));
+    lab.refused("many.tar", "more than 1000000 pieces");
     // More members than any disk image comes with.
     let many: Vec<u8> = (0..1001).flat_map(|i| header(&format!("f{i}"), b'0', b"0")).collect();
     lab.write("many.tar", &with(&[&many, &disk, &data, &end]));

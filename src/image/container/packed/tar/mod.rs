@@ -25,6 +25,10 @@ const MEMBERS: usize = 1000;
 /// Longest pax header or long name in bytes.
 const EXTENDED: u64 = 1 << 20;
 
+/// Sizes below fit the header itself (eleven octal digits). Where the extended header has another one
+/// all the same, programs disagree about where the next member begins.
+const OCTAL: u64 = 1 << 33;
+
 /// A regular file in an archive.
 pub(super) struct Member {
     /// Its path in the archive, as people see it; never used as a path of this host.
@@ -50,7 +54,8 @@ pub(super) fn members(archive: &Source, limits: &Limits) -> Result<Vec<Member>> 
             .cause(why)
             .hint("Fetch or make the archive again, or unpack it and use the disk image inside.")
     };
-    let mut walk = Walk { archive, limits, at: 0, members: vec![], names: HashSet::new() };
+    let (members, names) = (vec![], HashSet::new());
+    let mut walk = Walk { archive, limits, at: 0, members, names, pieces: sparse::PIECES };
     walk.run().map_err(|fault| match fault {
         Fault::Archive(why) => bad(why),
         Fault::Other(e) => e,
@@ -91,6 +96,8 @@ struct Walk<'a> {
     at: u64,
     members: Vec<Member>,
     names: HashSet<String>,
+    /// How many pieces sparse members may still have.
+    pieces: usize,
 }
 
 impl Walk<'_> {
@@ -111,7 +118,13 @@ impl Walk<'_> {
             match header.kind {
                 Type::LongName => ahead.name = Some(self.text(header.size)?),
                 Type::LongLink => drop(self.text(header.size)?),
-                Type::Pax => ahead.records = Records::parse(&self.text(header.size)?)?,
+                Type::Pax => {
+                    let records = Records::parse(&self.text(header.size)?)?;
+                    if ahead.records != Records::default() {
+                        return Err("two extended headers describe one member".to_owned().into());
+                    }
+                    ahead.records = records;
+                }
                 Type::PaxGlobal => {
                     if Records::parse(&self.text(header.size)?)? != Records::default() {
                         return Err("a global header changes all members".to_owned().into());
@@ -123,7 +136,8 @@ impl Walk<'_> {
                 }
                 Type::Other => {
                     let name = String::from_utf8_lossy(&header.name).into_owned();
-                    if header.size != 0 || std::mem::take(&mut ahead).records.is_sparse() {
+                    let records = std::mem::take(&mut ahead).records;
+                    if header.size != 0 || records.size.unwrap_or(0) != 0 || records.is_sparse() {
                         return Err(format!(
                             "`{}` is no regular file, but has contents",
                             name.escape_debug()
@@ -171,6 +185,13 @@ impl Walk<'_> {
 
     fn member(&mut self, block: &[u8; BLOCK], header: &Header, ahead: Ahead) -> Result<(), Fault> {
         let Ahead { name, records } = ahead;
+        if let Some(size) = records.size.filter(|size| *size != header.size && *size < OCTAL) {
+            return Err(format!(
+                "a header says {} bytes, and the extended header before it {size}",
+                header.size
+            )
+            .into());
+        }
         let stored = records.size.unwrap_or(header.size);
         let name = records.sparse_name.clone().or(records.path.clone()).or(name);
         let name = shown(&name.unwrap_or_else(|| header.name.clone()))?;
@@ -181,13 +202,14 @@ impl Walk<'_> {
             );
         }
         // What GNU tar adds behind the header of a sparse member is not part of its size.
+        let left = self.pieces;
         let map = match header.kind {
             Type::GnuSparse => {
                 let mut more = || {
                     let mut block = [0; BLOCK];
                     self.read(&mut block).map(|()| block)
                 };
-                Some(sparse::old_gnu(block, &mut more)?)
+                Some(sparse::old_gnu(block, left, &mut more)?)
             }
             _ => None,
         };
@@ -204,9 +226,13 @@ impl Walk<'_> {
         let inner: Arc<dyn ReadAt> = Arc::new(self.archive.clone());
         let data = Slice::new(inner, start, stored)?;
         let bytes: Arc<dyn ReadAt> = match map {
-            Some(map) => Arc::new(Sparse::new(Arc::new(data), map, 0).map_err(known)?),
+            Some(map) => {
+                self.pieces -= map.len();
+                Arc::new(Sparse::new(Arc::new(data), map, 0).map_err(known)?)
+            }
             None if records.is_sparse() => {
-                let (map, skip) = sparse::pax(&data, &records)?;
+                let (map, skip) = sparse::pax(&data, &records, left)?;
+                self.pieces -= map.len();
                 Arc::new(Sparse::new(Arc::new(data), map, skip).map_err(known)?)
             }
             None => Arc::new(data),

@@ -11,8 +11,8 @@ use crate::error::Result;
 use crate::image::ReadAt;
 use crate::image::slice::check_range;
 
-/// Most pieces of one member, 16 bytes of memory each.
-const PIECES: usize = 1_000_000;
+/// Most pieces of all members of an archive together, 24 bytes of memory each.
+pub(super) const PIECES: usize = 1_000_000;
 
 /// A map as it stands in the archive.
 pub(super) struct Map {
@@ -22,43 +22,63 @@ pub(super) struct Map {
     size: u64,
 }
 
+impl Map {
+    /// How many pieces it has.
+    pub(super) fn len(&self) -> usize {
+        self.pieces.len()
+    }
+}
+
 /// The map of GNU tar's old format: in the header, and in blocks behind it (GNU tar manual, "Old GNU
 /// Format"; `struct sparse_header` and `struct oldgnu_header` of its `tar.h`).
+///
+/// `left` is how many pieces there may be.
 pub(super) fn old_gnu(
     header: &[u8; BLOCK],
+    left: usize,
     more: &mut dyn FnMut() -> Result<[u8; BLOCK], Fault>,
 ) -> Result<Map, Fault> {
     let bad = || Fault::from("the map of a sparse member is damaged".to_owned());
     let size = number(&header[483..495]).ok_or_else(bad)?;
     let mut pieces = vec![];
-    let add = |entries: &[u8], pieces: &mut Vec<(u64, u64)>| {
+    let mut ended = false;
+    let mut add = |entries: &[u8], extended: bool| {
         for entry in entries.chunks_exact(24) {
-            // Unused entries are empty.
+            // Unused entries are empty, and the last ones: behind the first of them GNU tar looks no
+            // further.
             if entry[0] == 0 {
+                ended = true;
                 continue;
             }
             let offset = number(&entry[..12]).ok_or_else(bad)?;
             let length = number(&entry[12..]).ok_or_else(bad)?;
-            if pieces.len() >= PIECES {
-                return Err(Fault::from(format!("a sparse member has more than {PIECES} pieces")));
+            if ended {
+                return Err(bad());
+            }
+            if pieces.len() >= left {
+                return Err(too_many());
             }
             pieces.push((offset, length));
         }
-        Ok(())
+        if ended && extended { Err(bad()) } else { Ok(extended) }
     };
-    add(&header[386..482], &mut pieces)?;
-    let mut extended = header[482] != 0;
+    let mut extended = add(&header[386..482], header[482] != 0)?;
     while extended {
         let block = more()?;
-        add(&block[..504], &mut pieces)?;
-        extended = block[504] != 0;
+        extended = add(&block[..504], block[504] != 0)?;
     }
     Ok(Map { pieces, size })
 }
 
+fn too_many() -> Fault {
+    Fault::from(format!("its sparse members have more than {PIECES} pieces"))
+}
+
 /// The map of GNU format 1.0, decimal numbers a line before the contents, padded to whole blocks;
 /// also how many bytes it takes (GNU tar manual, "PAX Format, Version 1.0").
-pub(super) fn pax(data: &dyn ReadAt, records: &Records) -> Result<(Map, u64), Fault> {
+///
+/// `left` is how many pieces there may be.
+pub(super) fn pax(data: &dyn ReadAt, records: &Records, left: usize) -> Result<(Map, u64), Fault> {
     let bad = || Fault::from("the map of a sparse member is damaged".to_owned());
     let size = records.sparse_size.ok_or_else(bad)?;
     let mut at = 0u64;
@@ -86,8 +106,8 @@ pub(super) fn pax(data: &dyn ReadAt, records: &Records) -> Result<(Map, u64), Fa
         }
     };
     let count = next()?;
-    if count > PIECES as u64 {
-        return Err(format!("a sparse member has {count} pieces; the limit is {PIECES}").into());
+    if count > left as u64 {
+        return Err(too_many());
     }
     let mut pieces = vec![];
     for _ in 0..count {
