@@ -16,3 +16,4 @@ mod vhdx;
 mod vmdk;
 mod watch;
 mod workshop;
+mod xfs;
