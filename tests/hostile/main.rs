@@ -6,6 +6,7 @@
 //! All of them are made here, by the programs that make such images and by changed bytes.
 
 mod boot;
+mod btrfs;
 mod containers;
 mod ext;
 mod fat;

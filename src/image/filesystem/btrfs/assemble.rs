@@ -1,7 +1,7 @@
 //! The tree of the whole filesystem as it looks from the top-level subvolume: subvolumes are
 //! directories in it.
 
-use super::fault::{damaged, limit};
+use super::fault::{damaged, fixed_limit, limit};
 use super::inode::{self, Type};
 use super::key::TOP_LEVEL;
 use super::number;
@@ -10,6 +10,7 @@ use super::scan::{self, Name, Target, Totals, Used};
 use super::volume::Volume;
 use crate::error::Result;
 use crate::image::Limits;
+use crate::image::limits::Limit;
 use crate::image::tree::{self, Node, NodeId, NodeKind, Tree};
 
 /// Permissions of the empty directory that the kernel shows in place of a subvolume that a snapshot
@@ -107,7 +108,7 @@ impl Assembly<'_> {
         let id = NodeId::try_from(self.tree.nodes.len())
             .ok()
             .filter(|&id| u64::from(id) < self.limits.entries)
-            .ok_or_else(|| limit("entries", self.limits.entries))?;
+            .ok_or_else(|| limit(Limit::Entries, "entries", self.limits.entries))?;
         self.tree.nodes.push(node);
         Ok(id)
     }
@@ -159,13 +160,13 @@ impl Assembly<'_> {
         let directory = inodes.used[at.index].number;
         let depth = at.depth + 1;
         if !names.is_empty() && depth > self.limits.depth {
-            return Err(limit("directories in a path", self.limits.depth));
+            return Err(limit(Limit::Depth, "directories in a path", self.limits.depth));
         }
         let mut children = Vec::with_capacity(names.len());
         for name in names {
             let path = at.path + 1 + name.name.len();
             if path > self.limits.path {
-                return Err(limit("bytes in a path", self.limits.path));
+                return Err(limit(Limit::Path, "bytes in a path", self.limits.path));
             }
             let bad = |why: &str| {
                 let entry = name.name.escape_ascii();
@@ -247,7 +248,7 @@ impl Assembly<'_> {
         if inodes.names[index] > 1 {
             self.totals.xattrs += used.xattrs.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>();
             if self.totals.xattrs > scan::XATTRS {
-                return Err(limit("bytes of extended attributes", scan::XATTRS));
+                return Err(fixed_limit("bytes of extended attributes", scan::XATTRS));
             }
         }
         Ok(Node {

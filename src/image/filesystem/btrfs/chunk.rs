@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::fault::{damaged, limit, unsupported};
+use super::fault::{damaged, fixed_limit, unsupported};
 use super::field::Fields as _;
 use super::key::{self, Key, kind};
 use super::superblock::Device;
@@ -138,7 +138,7 @@ impl Chunks {
             return Err(bad("it overlaps another one".into()));
         }
         if self.0.len() >= CHUNKS {
-            return Err(limit("chunks", CHUNKS));
+            return Err(fixed_limit("chunks", CHUNKS));
         }
         self.0.insert(start, Chunk { length, first, second });
         Ok(())

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use crate::error::Error;
+use crate::image::limits::Limit;
 
 /// `object` contradicts itself or its checksum.
 pub(super) fn damaged(object: impl Display, why: impl Display) -> Error {
@@ -23,9 +24,17 @@ pub(super) fn unsupported(feature: impl Display) -> Error {
         .hint("Make the filesystem without it, or hash it mounted, with `--root`.")
 }
 
-/// A bound for hostile input was reached.
-pub(super) fn limit(what: impl Display, limit: impl Display) -> Error {
-    Error::undetermined(format!("the btrfs filesystem has more than {limit} {what}"))
+/// A bound for hostile input was reached that the user can move.
+pub(super) fn limit(limit: Limit, what: impl Display, most: impl Display) -> Error {
+    beyond(what, most).hint(limit.hint())
+}
+
+/// A bound for hostile input was reached that nobody can move.
+pub(super) fn fixed_limit(what: impl Display, most: impl Display) -> Error {
+    beyond(what, most).hint("Check where the image comes from, and make it smaller.")
+}
+
+fn beyond(what: impl Display, most: impl Display) -> Error {
+    Error::undetermined(format!("the btrfs filesystem has more than {most} {what}"))
         .cause("this is the limit that protects devbox from hostile images")
-        .hint("Check where the image comes from, and make it smaller.")
 }

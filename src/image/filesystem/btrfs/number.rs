@@ -1,6 +1,6 @@
 //! One number for an inode of any subvolume: inode numbers are unique in a subvolume alone.
 
-use super::fault::limit;
+use super::fault::fixed_limit;
 use crate::error::Result;
 
 /// Bits for the place of the subvolume among all.
@@ -16,10 +16,10 @@ const INODE_BITS: u32 = 64 - SUBVOLUME_BITS;
 /// One of them has no room.
 pub(super) fn join(rank: u64, inode: u64) -> Result<u64> {
     if rank >> SUBVOLUME_BITS != 0 {
-        return Err(limit("subvolumes", 1u64 << SUBVOLUME_BITS));
+        return Err(fixed_limit("subvolumes", 1u64 << SUBVOLUME_BITS));
     }
     if inode >> INODE_BITS != 0 {
-        return Err(limit("inode numbers in a subvolume", 1u64 << INODE_BITS));
+        return Err(fixed_limit("inode numbers in a subvolume", 1u64 << INODE_BITS));
     }
     Ok(rank << INODE_BITS | inode)
 }

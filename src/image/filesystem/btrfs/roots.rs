@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::entry;
-use super::fault::{damaged, limit};
+use super::fault::{damaged, fixed_limit};
 use super::field::Fields as _;
 use super::key::{self, Key, kind};
 use super::superblock::{LEVELS, Root};
@@ -88,7 +88,7 @@ impl Roots {
                 _ => {}
             }
             if subvolumes.len() > SUBVOLUMES || references.len() > SUBVOLUMES {
-                return Err(limit("subvolumes", SUBVOLUMES));
+                return Err(fixed_limit("subvolumes", SUBVOLUMES));
             }
             cursor.advance()?;
         }

@@ -5,7 +5,7 @@
 
 use super::entry;
 use super::extent::{Extent, Place};
-use super::fault::{damaged, limit, unsupported};
+use super::fault::{damaged, fixed_limit, limit, unsupported};
 use super::inode::{self, Inode, Type};
 use super::key::{self, Key, kind};
 use super::superblock::Root;
@@ -13,6 +13,7 @@ use super::volume::Volume;
 use super::walk::Cursor;
 use crate::error::Result;
 use crate::image::Limits;
+use crate::image::limits::Limit;
 
 /// Most bytes of attributes of a whole filesystem that are held in memory.
 pub(super) const XATTRS: usize = 1 << 30;
@@ -124,12 +125,16 @@ impl Scan<'_> {
         let inode = Inode::parse(number, item)?;
         // Inodes that lost their last name are there until they are freed.
         if self.used.len() as u64 > self.limits.entries {
-            return Err(limit("files", self.limits.entries));
+            return Err(limit(Limit::Entries, "files", self.limits.entries));
         }
         if inode.kind == Type::File {
             self.totals.contents = self.totals.contents.saturating_add(inode.size);
             if self.totals.contents > self.limits.contents {
-                return Err(limit("bytes in its files, holes included", self.limits.contents));
+                return Err(limit(
+                    Limit::Contents,
+                    "bytes in its files, holes included",
+                    self.limits.contents,
+                ));
             }
         }
         let (xattrs, target, names) = (Vec::new(), Vec::new(), Vec::new());
@@ -146,17 +151,17 @@ impl Scan<'_> {
         let new = used.xattrs.get(before..).unwrap_or_default();
         let most = self.limits.xattr;
         if new.iter().any(|(_, value)| value.len() > most) {
-            return Err(limit("bytes in an extended attribute", most)
+            return Err(limit(Limit::Xattr, "bytes in an extended attribute", most)
                 .detail(format!("on {}", inode::name(used.number))));
         }
         let most = self.limits.xattrs;
         if bytes(&used.xattrs) > most {
-            return Err(limit("bytes of extended attributes of one file", most)
+            return Err(limit(Limit::Xattrs, "bytes of extended attributes of one file", most)
                 .detail(format!("on {}", inode::name(used.number))));
         }
         self.totals.xattrs += bytes(new);
         if self.totals.xattrs > XATTRS {
-            return Err(limit("bytes of extended attributes", XATTRS));
+            return Err(fixed_limit("bytes of extended attributes", XATTRS));
         }
         Ok(())
     }
@@ -184,7 +189,7 @@ impl Scan<'_> {
         self.totals.names += (names.len() - before) as u64;
         // Every name is there twice.
         if self.totals.names / 2 > self.limits.entries {
-            return Err(limit("entries", self.limits.entries));
+            return Err(limit(Limit::Entries, "entries", self.limits.entries));
         }
         Ok(())
     }
