@@ -268,6 +268,7 @@ fn parts(
         // For now the index of the physical volume.
         let group = label.as_ref().map(|_| physical.len());
         physical.extend(label);
+        lvm::check_texts(&physical)?;
         parts.push(Part { partition, reader, filesystem, group, notes });
     }
     let (groups, owners) = lvm::assemble(&physical)?;

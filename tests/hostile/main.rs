@@ -10,6 +10,7 @@ mod btrfs;
 mod containers;
 mod ext;
 mod fat;
+mod lvm;
 mod packed;
 mod partitions;
 mod vhd;

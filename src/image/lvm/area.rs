@@ -15,7 +15,7 @@ const VERSION: u32 = 1;
 /// Flag of a text's place: the copy is not kept up to date (`RAW_LOCN_IGNORED`).
 const IGNORED: u32 = 1;
 /// Longest text in bytes that is believed; a group of a thousand volumes has some hundred KiB.
-const TEXT: u64 = 16 << 20;
+const TEXT: u64 = 4 << 20;
 
 /// What one metadata area says.
 #[derive(Debug, Clone)]

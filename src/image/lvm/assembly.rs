@@ -61,6 +61,24 @@ fn check_unique(physical: &[Physical]) -> Result<()> {
     Ok(())
 }
 
+/// Most bytes of metadata of one disk, which are all held in memory: eight whole texts.
+const TEXTS: usize = 32 << 20;
+
+/// Fails if the copies of the metadata on one disk are more than any disk has.
+///
+/// # Errors
+/// Kind `Undetermined`.
+pub fn check_texts(physical: &[Physical]) -> Result<()> {
+    let areas = physical.iter().flat_map(|one| &one.areas);
+    let bytes: usize =
+        areas.map(|area| if let Area::Text(text) = area { text.len() } else { 0 }).sum();
+    if bytes > TEXTS {
+        let why = format_args!("its copies have more than {TEXTS} bytes together");
+        return Err(damaged("the metadata", why));
+    }
+    Ok(())
+}
+
 /// The newest description of each group.
 fn descriptions(physical: &[Physical]) -> Result<Vec<Description>> {
     let mut texts: Vec<&[u8]> = vec![];

@@ -18,6 +18,8 @@ const TYPE: &[u8; 8] = b"LVM2 001";
 pub(super) const UUID: usize = 32;
 /// Bytes of the fixed part of a physical volume's header: UUID, size of the device.
 const HEADER: usize = UUID + 8;
+/// Most metadata areas of one physical volume: LVM2 makes none, one or two (`--pvmetadatacopies`).
+const AREAS: usize = 2;
 /// Bytes of a place: offset, length.
 const PLACE: usize = 16;
 
@@ -70,6 +72,9 @@ fn parse(reader: &Arc<dyn ReadAt>, number: u64, sector: &[u8; 512]) -> Result<Ph
     // The end mark of the second list must have been there too.
     if (data + metadata.len() + 2) * PLACE > header.len() - HEADER {
         return Err(bad("its lists of places do not end"));
+    }
+    if metadata.len() > AREAS {
+        return Err(bad("it has more than two metadata areas"));
     }
     let metadata = metadata.into_iter().map(|place| (le64(place, 0), le64(place, 8)));
     let areas = metadata.map(|(offset, size)| area::read(&**reader, offset, size));

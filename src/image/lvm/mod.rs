@@ -26,7 +26,7 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use self::assembly::assemble;
+pub use self::assembly::{assemble, check_texts};
 pub use self::label::Physical;
 
 use super::ReadAt;

@@ -7,6 +7,9 @@ use crate::error::Result;
 
 /// Deepest nesting of sections; the format has four levels.
 const DEPTH: u32 = 8;
+/// Most sections and values; a volume has some twenty, and each takes some ten times the memory of
+/// its shortest spelling.
+const ITEMS: u32 = 1_000_000;
 
 /// A value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +73,7 @@ pub(super) fn bad(why: impl std::fmt::Display) -> crate::error::Error {
 /// Kind `Undetermined`: bad syntax, a name twice in one section, or sections nested too deep.
 pub(super) fn parse(text: &[u8]) -> Result<Section<'_>> {
     let text = text.split(|b| *b == 0).next().unwrap_or_default();
-    let mut parser = Parser { rest: text, length: text.len() };
+    let mut parser = Parser { rest: text, length: text.len(), left: ITEMS };
     let section = parser.section(0)?;
     if parser.rest.is_empty() { Ok(section) } else { Err(parser.bad("a `}` too many")) }
 }
@@ -78,11 +81,21 @@ pub(super) fn parse(text: &[u8]) -> Result<Section<'_>> {
 struct Parser<'a> {
     rest: &'a [u8],
     length: usize,
+    /// How many sections and values there may still be.
+    left: u32,
 }
 
 impl<'a> Parser<'a> {
     fn bad(&self, why: &str) -> crate::error::Error {
         bad(format_args!("{why} at byte {}", self.length - self.rest.len()))
+    }
+
+    fn count(&mut self) -> Result<()> {
+        self.left = self
+            .left
+            .checked_sub(1)
+            .ok_or_else(|| bad(format_args!("it has more than {ITEMS} sections and values")))?;
+        Ok(())
     }
 
     /// Goes over white space and comments to the next byte that counts.
@@ -120,6 +133,7 @@ impl<'a> Parser<'a> {
                 break;
             }
             let name = self.name()?;
+            self.count()?;
             if self.take(b'{') {
                 let inner = self.section(depth + 1)?;
                 if !self.take(b'}') {
@@ -162,6 +176,7 @@ impl<'a> Parser<'a> {
         }
         let mut list = vec![];
         while !self.take(b']') {
+            self.count()?;
             list.push(self.scalar()?);
             if !self.take(b',') && self.next() != Some(b']') {
                 return Err(self.bad("neither `,` nor `]` follows a value"));
@@ -206,6 +221,17 @@ mod tests {
         assert_eq!(outer.text("y").expect("text"), b"t \\\" } #");
         assert_eq!(outer.list("z").expect("list"), [Value::Text(b"p"), Value::Number(3)]);
         assert!(outer.list("e").expect("list").is_empty() && outer.section("inner").is_some());
+    }
+
+    #[test]
+    fn more_items_than_any_group_has_are_refused() {
+        let list = format!("a = [{}]", "1,".repeat(1_000_001));
+        let sections: String = (0..1_000_001).map(|i| format!("a{i} {{}} ")).collect();
+        for text in [&list, &sections] {
+            let e = parse(text.as_bytes()).expect_err("too many");
+            assert!(e.to_string().contains("more than 1000000 sections and values"), "{e}");
+        }
+        parse(format!("a = [{}]", "1,".repeat(900_000)).as_bytes()).expect("few enough");
     }
 
     #[test]

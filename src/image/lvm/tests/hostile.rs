@@ -147,3 +147,25 @@ fn copies_that_contradict_each_other_are_refused() {
     let found = fault(vec![image, with_text(&other, &changed)]);
     assert!(found.contains("differ and are of one age"), "{found}");
 }
+
+#[test]
+fn more_copies_of_the_metadata_than_any_disk_has_are_refused() {
+    let test = "more_copies_of_the_metadata_than_any_disk_has_are_refused";
+    let Some(image) = made(test) else { return };
+    let mut three = image.clone();
+    // Behind the list of data: 512 + 32 is the header, 40 bytes of it, one place and the end mark.
+    let list = 512 + 32 + 40 + 32;
+    let place = image[list..list + 16].to_vec();
+    for n in 1..3 {
+        three[list + n * 16..list + n * 16 + 16].copy_from_slice(&place);
+    }
+    let crc = sum(&three[532..1024]);
+    three[528..532].copy_from_slice(&crc.to_le_bytes());
+    assert!(fault(vec![three]).contains("more than two metadata areas"));
+    let reader: Arc<dyn ReadAt> = Memory::shared(image);
+    let mut one = physical(&reader).expect("it reads").expect("a physical volume");
+    one.areas = vec![crate::image::lvm::area::Area::Text(vec![0; 1 << 20])];
+    crate::image::lvm::check_texts(&vec![one.clone(); 32]).expect("32 MiB");
+    let e = crate::image::lvm::check_texts(&vec![one; 33]).expect_err("too many");
+    assert!(e.to_string().contains("bytes together"), "{e}");
+}
