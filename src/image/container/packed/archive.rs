@@ -168,8 +168,9 @@ fn check_metadata(
         Error::undetermined(what)
             .hint("Unpack it, look at the disk image inside, and use it by itself.")
     };
-    let paths = metadata.disks.iter().filter_map(|disk| disk.path.as_deref());
-    for path in paths.filter(|path| path.strip_prefix("./").unwrap_or(path) != member.name) {
+    let mut paths = metadata.disks.iter().filter_map(|disk| disk.path.as_deref());
+    let elsewhere = paths.find(|path| path.strip_prefix("./").unwrap_or(path) != member.name);
+    if let Some(path) = elsewhere {
         return Err(wrong(format!(
             "`metadata.json` of `{}` names the disk `{}`, which is not there",
             file.name(),
