@@ -349,3 +349,27 @@ fn a_pipe_is_no_file() {
         assert!(message.contains("`pipe` is not a "), "{message}");
     }
 }
+
+/// A loader can be told to run code that no digest covers.
+#[test]
+fn code_in_an_extended_boot_record_is_refused() {
+    let lab = Lab::new();
+    let disk = lab.path("mbr.raw");
+    std::fs::File::create(&disk).and_then(|file| file.set_len(8 << 20)).expect("a sparse file");
+    let script = lab.path("mbr.sfdisk");
+    std::fs::write(
+        &script,
+        "label: dos\nstart=2048, size=8192, type=5\nstart=4096, size=2048, type=83\n",
+    )
+    .expect("write");
+    tool("sh", &["-c", &format!("sfdisk -q {} < {}", text(&disk), text(&script))]);
+    let (code, plain) = lab.devbox(&["digest", "mbr.raw"]);
+    assert_eq!(code, 0, "{plain}");
+    // The first record stands where the extended partition begins.
+    put(&disk, 2048 * 512 + 100, b"\x90");
+    let (code, message) = lab.devbox(&["digest", "mbr.raw"]);
+    assert_eq!(code, 3, "{message}");
+    assert!(message.contains("the extended boot record at byte 1048576 holds code"), "{message}");
+    let (code, whole) = lab.devbox(&["digest", "mbr.raw", "--level", "disk"]);
+    assert_eq!(code, 0, "{whole}");
+}
