@@ -108,7 +108,7 @@ fn check_chain(overlay: &Path, backing: &Path) -> Result<u64> {
         ..container::Options::default()
     };
     let opened = container::open(overlay, &options)?;
-    if opened.backing == [backing.canonicalize()?] {
+    if opened.others().eq([&*backing.canonicalize()?]) {
         return Ok(opened.reader.size());
     }
     Err(Error::failed(format!("`{}` does not lie on the source's disk", overlay.display()))

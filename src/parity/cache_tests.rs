@@ -111,7 +111,7 @@ fn every_file_of_the_image_counts() {
     let extent = lab.dir.path().join("extent");
     std::fs::write(&extent, b"more").expect("write");
     let mut watch = lab.watch(LONG);
-    watch.also(std::slice::from_ref(&extent)).expect("watch");
+    watch.also(&extent, &std::fs::metadata(&extent).expect("there"));
     lab.cache().put(&lab.place(), &watch, &answer());
     assert_eq!(lab.get(), Some(answer()));
     std::fs::write(&extent, b"less").expect("write");

@@ -126,10 +126,11 @@ impl Image {
         let mut watch = Watch::begin(path)?;
         let options = Options { limits: *limits, ..Options::default() };
         let container = container::open(path, &options)?;
-        if let Some(opened) = &container.opened {
-            watch.check_opened(opened)?;
+        let mut files = container.files.iter();
+        if let Some(image) = files.next() {
+            watch.check_opened(&image.metadata)?;
         }
-        watch.also(&container.backing)?;
+        files.for_each(|file| watch.also(&file.path, &file.metadata));
         Ok(Image { container, watch })
     }
 

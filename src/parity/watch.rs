@@ -91,15 +91,9 @@ impl Watch {
         }
     }
 
-    /// Watches more files, which were found in the first one.
-    ///
-    /// # Errors
-    /// As [`Stamp::of`].
-    pub fn also(&mut self, paths: &[PathBuf]) -> Result<()> {
-        for path in paths {
-            self.files.push((path.clone(), Stamp::of(path)?));
-        }
-        Ok(())
+    /// Watches one more file, which was named by the first one.
+    pub fn also(&mut self, path: &Path, opened: &Metadata) {
+        self.files.push((path.to_owned(), Stamp::from(opened)));
     }
 
     /// When the reading began, and the files.

@@ -13,11 +13,10 @@ mod vhd;
 mod vhdx;
 mod vmdk;
 
-use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use self::source::Source;
+use self::source::{OpenFile, Source};
 use super::limits::Limit;
 use super::{Limits, ReadAt};
 use crate::error::{Error, Result};
@@ -96,12 +95,16 @@ pub struct Container {
     pub reader: Arc<dyn ReadAt>,
     /// What a person should know about the file, in sentences without a full stop.
     pub notes: Vec<String>,
-    /// The other files that were opened, and whose bytes are the disk's: backing files of a qcow2,
-    /// nearest first, with links resolved; extents of a VMDK, in the order of its descriptor.
-    pub backing: Vec<PathBuf>,
-    /// What the system said of the file itself when it was open: by then, another one can have the
-    /// path.
-    pub opened: Option<Arc<Metadata>>,
+    /// The files whose bytes are the disk's: the image itself, then backing files of a qcow2, nearest
+    /// first, with links resolved, or extents of a VMDK, in the order of its descriptor.
+    pub files: Vec<Arc<OpenFile>>,
+}
+
+impl Container {
+    /// The files besides the image itself.
+    pub fn others(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().skip(1).map(|file| &*file.path)
+    }
 }
 
 impl std::fmt::Debug for Container {
@@ -111,7 +114,7 @@ impl std::fmt::Debug for Container {
             .field("format", &self.format)
             .field("size", &self.reader.size())
             .field("notes", &self.notes)
-            .field("backing", &self.backing)
+            .field("others", &self.others().collect::<Vec<_>>())
             .finish()
     }
 }
@@ -156,7 +159,7 @@ pub(crate) fn open_source(mut file: Source, options: &Options) -> Result<Contain
     notes.extend(found.notes);
     container.notes.splice(0..0, notes);
     container.wrapping = wrapping;
-    container.opened = opened;
+    container.files.splice(0..0, opened);
     let size = container.reader.size();
     if size > options.limits.disk_size {
         return Err(too_large(&file, size, options.limits.disk_size));
@@ -173,8 +176,7 @@ fn open_as(file: Source, format: Format, options: &Options) -> Result<Container>
         wrapping: None,
         reader,
         notes,
-        backing: vec![],
-        opened: None,
+        files: vec![],
     };
     match format {
         Format::Raw => Ok(plain(Arc::new(file), vec![])),
@@ -189,8 +191,7 @@ fn open_as(file: Source, format: Format, options: &Options) -> Result<Container>
         Format::Vmdk => {
             let opened = vmdk::open(file, &options.limits)?;
             let vmdk::Opened { reader, notes, files } = opened;
-            let (wrapping, backing, opened) = (None, files, None);
-            Ok(Container { path, format, wrapping, reader, notes, backing, opened })
+            Ok(Container { path, format, wrapping: None, reader, notes, files })
         }
         Format::Qcow2 => {
             let opened = qcow2::open(file, options)?;
@@ -200,8 +201,7 @@ fn open_as(file: Source, format: Format, options: &Options) -> Result<Container>
                 wrapping: None,
                 reader: Arc::new(opened.reader),
                 notes: opened.notes,
-                backing: opened.backing,
-                opened: None,
+                files: opened.backing,
             })
         }
     }

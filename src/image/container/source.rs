@@ -16,7 +16,16 @@ pub struct Source {
     bytes: Arc<dyn ReadAt>,
     path: PathBuf,
     member: Option<String>,
-    opened: Option<Arc<Metadata>>,
+    opened: Option<Arc<OpenFile>>,
+}
+
+/// A file of this host that is open.
+#[derive(Debug)]
+pub struct OpenFile {
+    /// The path that it was opened by.
+    pub path: PathBuf,
+    /// What the system said of it when it was open: by then, another file can have the path.
+    pub metadata: Metadata,
 }
 
 impl Source {
@@ -51,8 +60,8 @@ impl Source {
         &self.path
     }
 
-    /// What the system said of the file when it was open; none for what was found in another one.
-    pub(super) fn opened(&self) -> Option<Arc<Metadata>> {
+    /// The file that holds the bytes; none for what was found packed in another one.
+    pub(super) fn opened(&self) -> Option<Arc<OpenFile>> {
         self.opened.clone()
     }
 
@@ -91,8 +100,10 @@ impl Source {
 impl From<Raw> for Source {
     fn from(file: Raw) -> Self {
         let path = file.path().to_path_buf();
-        let opened = file.metadata().cloned().map(Arc::new);
-        Source { bytes: Arc::new(file), path, member: None, opened }
+        let opened = file
+            .metadata()
+            .map(|metadata| OpenFile { path: path.clone(), metadata: metadata.clone() });
+        Source { bytes: Arc::new(file), path, member: None, opened: opened.map(Arc::new) }
     }
 }
 

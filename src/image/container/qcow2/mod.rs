@@ -13,7 +13,7 @@ use self::cluster::{Entry, Unpacker, decode_entry, decode_subcluster};
 pub(super) use self::header::MAGIC;
 use self::header::{BackingName, Header};
 use super::cache::Cache;
-use super::source::Source;
+use super::source::{OpenFile, Source};
 use super::{Backing, Format, Options, damaged};
 use crate::error::{Error, Result};
 use crate::image::ReadAt;
@@ -53,7 +53,7 @@ impl std::fmt::Debug for Qcow2 {
 pub(super) struct Opened {
     pub(super) reader: Qcow2,
     pub(super) notes: Vec<String>,
-    pub(super) backing: Vec<PathBuf>,
+    pub(super) backing: Vec<Arc<OpenFile>>,
 }
 
 /// Opens an image and the backing files that `options` allow.
@@ -65,7 +65,7 @@ fn open_in_chain(file: Source, options: &Options, chain: &mut Vec<PathBuf>) -> R
     let mut header = Header::read(&file, options.limits.disk_size)?;
     let l1 = read_l1(&file, &header)?;
     let mut notes = std::mem::take(&mut header.notes);
-    let mut names = vec![];
+    let mut files = vec![];
     let mut backing = None;
     if let Some(named) = header.backing.take() {
         if !file.is_file() {
@@ -83,9 +83,10 @@ fn open_in_chain(file: Source, options: &Options, chain: &mut Vec<PathBuf>) -> R
             )));
         }
         chain.push(path.clone());
-        let (reader, deeper) = open_backing(&path, format, options, chain, &mut notes)?;
-        names.push(path);
-        names.extend(deeper);
+        let lower = Source::open(&path)?;
+        files.extend(lower.opened());
+        let (reader, deeper) = open_backing(lower, format, options, chain, &mut notes)?;
+        files.extend(deeper);
         backing = Some(reader);
     }
     let cluster = 1u64 << header.cluster_bits;
@@ -101,7 +102,7 @@ fn open_in_chain(file: Source, options: &Options, chain: &mut Vec<PathBuf>) -> R
             backing,
         },
         notes,
-        backing: names,
+        backing: files,
     })
 }
 
@@ -116,16 +117,15 @@ fn not_beside(file: &Source, named: &BackingName) -> Error {
     .hint("Unpack both files, join them with `qemu-img convert -O qcow2`, and use the result.")
 }
 
-type Deeper = (Arc<dyn ReadAt>, Vec<PathBuf>);
+type Deeper = (Arc<dyn ReadAt>, Vec<Arc<OpenFile>>);
 
 fn open_backing(
-    path: &Path,
+    file: Source,
     format: Format,
     options: &Options,
     chain: &mut Vec<PathBuf>,
     notes: &mut Vec<String>,
 ) -> Result<Deeper> {
-    let file = Source::open(path)?;
     if format == Format::Raw {
         return Ok((Arc::new(file), vec![]));
     }

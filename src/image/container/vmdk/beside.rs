@@ -3,14 +3,14 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::image::container::raw::Raw;
 use crate::image::container::source::Source;
 
 /// Opens the file `name` beside the descriptor `image`.
-pub(super) fn open(image: &Source, name: &Path) -> Result<(Source, PathBuf)> {
+pub(super) fn open(image: &Source, name: &Path) -> Result<Source> {
     let refused = |why: String| {
         let name = name.as_os_str().as_bytes().escape_ascii();
         Error::undetermined(format!("`{}` names a file `{name}`, which was not opened", image.name()))
@@ -31,7 +31,7 @@ pub(super) fn open(image: &Source, name: &Path) -> Result<(Source, PathBuf)> {
     if !meta.is_file() {
         return Err(refused("it is not a regular file".to_owned()));
     }
-    Ok((Source::from(Raw::open_no_link(&path)?), path))
+    Ok(Source::from(Raw::open_no_link(&path)?))
 }
 
 /// A name without a folder, as every program writes it.
@@ -58,8 +58,8 @@ mod tests {
         }
         std::os::unix::fs::symlink(at("outside"), at("in/link")).expect("link");
         let image = Source::open(&at("in/disk.vmdk")).expect("open");
-        let (_, path) = open(&image, Path::new("flat")).expect("beside");
-        assert_eq!(path, at("in/flat"));
+        let file = open(&image, Path::new("flat")).expect("beside");
+        assert_eq!(file.path(), at("in/flat"));
         let absolute = at("in/flat");
         for name in [
             Path::new("../outside"),

@@ -24,7 +24,7 @@ use self::memory::Memory;
 use self::sparse::Sparse;
 use self::stream::Stream;
 use super::joined::{Joined, Zeros};
-use super::source::Source;
+use super::source::{OpenFile, Source};
 use super::{damaged, too_large};
 use crate::error::{Error, Result};
 use crate::image::slice::Slice;
@@ -35,7 +35,7 @@ pub(super) struct Opened {
     pub(super) reader: Arc<dyn ReadAt>,
     pub(super) notes: Vec<String>,
     /// The files beside the descriptor that were opened.
-    pub(super) files: Vec<PathBuf>,
+    pub(super) files: Vec<Arc<OpenFile>>,
 }
 
 /// Opens a disk by its descriptor, or by the file that holds everything.
@@ -137,14 +137,14 @@ fn split(image: &Source, descriptor: &Descriptor, limits: &Limits) -> Result<Ope
             }
         });
     }
-    if !files.paths.is_empty() {
-        let count = files.paths.len();
+    if !files.list.is_empty() {
+        let count = files.list.len();
         notes.push(match count {
             1 => "the disk's bytes are in one more file beside it".to_owned(),
             _ => format!("the disk's bytes are in {count} more files beside it"),
         });
     }
-    Ok(Opened { reader: Arc::new(Joined::new(parts)?), notes, files: files.paths })
+    Ok(Opened { reader: Arc::new(Joined::new(parts)?), notes, files: files.list })
 }
 
 /// A sparse extent of either kind.
@@ -175,7 +175,7 @@ struct Files {
     open: HashMap<PathBuf, Source>,
     /// Bytes of each file that belong to an extent.
     taken: HashMap<PathBuf, Vec<(u64, u64)>>,
-    paths: Vec<PathBuf>,
+    list: Vec<Arc<OpenFile>>,
 }
 
 impl Files {
@@ -184,8 +184,8 @@ impl Files {
         if let Some(known) = self.open.get(name) {
             return Ok(known.clone());
         }
-        let (file, path) = beside::open(image, name)?;
-        self.paths.push(path);
+        let file = beside::open(image, name)?;
+        self.list.extend(file.opened());
         self.open.insert(name.to_path_buf(), file.clone());
         Ok(file)
     }

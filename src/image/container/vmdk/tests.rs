@@ -111,7 +111,7 @@ fn every_kind_that_qemu_writes_gives_the_raw_bytes() {
             let Some(path) = image(dir.path(), "image.bin", &args, "raw") else { return };
             let container = opened(&path);
             assert_eq!(container.format, Format::Vmdk, "{kind}");
-            assert_eq!(container.backing.len(), *files, "{kind}");
+            assert_eq!(container.others().count(), *files, "{kind}");
             assert_same(&container, &data);
         }
     }
@@ -152,7 +152,7 @@ fn a_big_sparse_disk_in_pieces_costs_nothing() {
             ["-f", "vmdk", "-c", "write -P 9 2147418112 128k", "-c", "write -P 8 5368708608 512"];
         run(dir.path(), &io, &[&write[..], &["b.vmdk"]].concat());
         let container = opened(&dir.path().join("b.vmdk"));
-        assert_eq!(container.backing.len(), count);
+        assert_eq!(container.others().count(), count);
         assert_eq!(container.reader.size(), 5 << 30);
         let mut buf = vec![1; 3 * 65536];
         container.reader.read_at(&mut buf, (2 << 30) - 2 * 65536).expect("it reads");
@@ -367,7 +367,7 @@ fn extents_are_joined_as_the_descriptor_says() {
     data.extend(&flat[..1024]);
     data.extend(&flat[2047 * 512..]);
     assert_same(&container, &data);
-    assert_eq!(container.backing, [dir.path().join("f")]);
+    assert_eq!(container.others().collect::<Vec<_>>(), [dir.path().join("f")]);
     assert!(container.notes.iter().any(|note| note.contains("in one more file")));
     for (lines, word) in [
         ("RW 2049 FLAT \"f\" 0", "shorter than the descriptor says"),
