@@ -89,7 +89,8 @@ fn entry(slot: &[u8], long: &LongName) -> Result<Entry, String> {
                 String::from_utf16(&units).map_err(|_| "a long name is not UTF-16".to_owned())?;
             if !is_alias(&slot[..11], &name) {
                 return Err(format!(
-                    "`{name}` has a second name, `{}`, which is not made from the first",
+                    "`{}` has a second name, `{}`, which is not made from the first",
+                    name.escape_debug(),
                     slot[..11].escape_ascii()
                 ));
             }

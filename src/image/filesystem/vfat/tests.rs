@@ -172,6 +172,8 @@ fn a_short_name_that_is_not_made_from_the_long_one_is_refused() {
     for (short, is_refused) in [(b"BOOTX64 EFI", true), (b"MIXED~99CON", false)] {
         let mut data = good.clone();
         data[at..at + 11].copy_from_slice(short);
+        // The first letter of the long name: a message shows what a terminal would obey.
+        data[at - 31] = b'\t';
         // The slots of the long name stand in front and say to which short one they belong.
         let mut slot = at - 32;
         while data[slot + 11] == 0x0f {
@@ -182,6 +184,7 @@ fn a_short_name_that_is_not_made_from_the_long_one_is_refused() {
         assert_eq!(outcome.is_err(), is_refused);
         if let Err(e) = outcome {
             assert!(e.to_string().contains("a second name, `BOOTX64 EFI`"), "{e}");
+            assert!(e.to_string().contains("`\\t"), "{e}");
         }
     }
 }
