@@ -15,6 +15,13 @@ pub enum Event {
         /// How long the phase took.
         took: Duration,
     },
+    /// One part of the current phase ended well, and the phase goes on.
+    Part {
+        /// What was done.
+        text: String,
+        /// How long the part took.
+        took: Duration,
+    },
     /// A fact that people should see, in a sentence.
     Note(String),
     /// Something is not as asked, and the work goes on.
@@ -76,6 +83,13 @@ impl Events {
         Self::new(Silent)
     }
 
+    /// The same sink for one of several that work at once: each text begins with `name`, and its
+    /// phases are parts of the phase that all of them are in.
+    #[must_use]
+    pub fn part(&self, name: &str) -> Self {
+        Self::new(Part { name: name.to_owned(), whole: self.clone() })
+    }
+
     /// Sends any event.
     pub fn emit(&self, event: Event) {
         self.0.emit(event);
@@ -109,5 +123,29 @@ impl Events {
     /// Passes on one line of what runs in a guest.
     pub fn output(&self, from: &str, line: impl Into<String>) {
         self.emit(Event::Output { from: from.to_owned(), line: line.into() });
+    }
+}
+
+/// See [`Events::part`].
+struct Part {
+    name: String,
+    whole: Events,
+}
+
+impl Sink for Part {
+    fn emit(&self, event: Event) {
+        let named = |text: String| format!("{}: {text}", self.name);
+        self.whole.emit(match event {
+            Event::Phase(text) | Event::Note(text) => Event::Note(named(text)),
+            Event::Done { text, took } | Event::Part { text, took } => {
+                Event::Part { text: named(text), took }
+            }
+            Event::Warning(text) => Event::Warning(named(text)),
+            Event::Output { from, line } => Event::Output { from: named(from), line },
+            Event::Program { name, line } => Event::Program { name: named(name), line },
+            Event::Progress { what, done, total } => {
+                Event::Progress { what: named(what), done, total }
+            }
+        });
     }
 }

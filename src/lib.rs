@@ -9,6 +9,7 @@
 //! | [`cli`] | the verbs; one verb, one file |
 //! | [`spec`] | `devbox.toml`: types, parse, defaults, validate (all problems at once), schema |
 //! | [`source`] | inputs to verified bytes: a disk from packages, or a fetched image |
+//! | [`project`] | the machines of one project: which there are, how they come up and go down together |
 //! | [`build`] | runs a spec: boot, steps, seal, outputs |
 //! | [`guest`] | the inside of a guest: cloud-init seed, ssh, agent |
 //! | [`machine`] | one virtual machine: config, argv, process, QMP, ports, readiness, stop |
@@ -17,7 +18,7 @@
 //! | [`store`] | boxes on disk, as an OCI image layout |
 //! | [`host`], [`exec`], [`digest`], [`event`], [`error`], [`ui`], [`crash`] | leaves |
 //!
-//! Who may call whom: `cli` -> `build`, `machine`, `parity`, `store` -> `spec`, `source`, `guest`,
+//! Who may call whom: `cli` -> `project` -> `build`, `machine`, `parity`, `store` -> `spec`, `source`, `guest`,
 //! `image` -> leaves. `machine` knows no spec, store or build. `image` and `parity` start no program
 //! and no machine. Only [`ui`] prints, only `main` exits, only [`exec`] and `machine::process` start
 //! programs.
@@ -34,6 +35,7 @@ pub mod host;
 pub mod image;
 pub mod machine;
 pub mod parity;
+pub mod project;
 pub mod source;
 pub mod spec;
 pub mod store;

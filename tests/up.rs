@@ -61,7 +61,9 @@ impl World {
     fn status(&self) -> serde_json::Value {
         let answer = self.devbox(&["status", "--json"]);
         assert_eq!(answer.code, Some(0), "{answer:?}");
-        serde_json::from_str(&answer.out).expect("JSON")
+        let status: serde_json::Value = serde_json::from_str(&answer.out).expect("JSON");
+        assert_eq!(status["schema"], 1, "{status}");
+        status["machines"][0].clone()
     }
 
     fn pid(&self) -> Option<i32> {

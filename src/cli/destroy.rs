@@ -2,42 +2,50 @@
 
 use std::io::IsTerminal as _;
 
-use crate::cli::{Context, halt, machine as shared};
+use crate::cli::{Context, machine as shared};
 use crate::error::{Error, Result, exit};
+use crate::project::{Member, select, stop};
 use crate::ui;
 
 /// Stop the dev box and delete its disk. The box in the store stays.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    /// Only these machines; names and patterns such as `web-*`
+    #[arg(value_name = "MACHINE")]
+    machines: Vec<String>,
     /// Do not ask
     #[arg(short, long)]
     force: bool,
 }
 
 pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
-    let Some(instance) = shared::folder(ctx)? else {
+    let project = shared::project(ctx)?;
+    // A folder without a record is the rest of an interrupted making, and goes too.
+    let there = |member: &&Member| member.instance.files().dir().exists();
+    let chosen = select::members(&project.members().iter().collect::<Vec<_>>(), &args.machines)?;
+    let members: Vec<&Member> = chosen.into_iter().filter(there).collect();
+    let Some(names) = names(&members) else {
         ctx.events.note("this project has no machine");
         return Ok(exit::OK);
     };
-    let name = instance.name().to_owned();
     if !args.force {
+        let disks = if members.len() == 1 { "its disk" } else { "their disks" };
         if !std::io::stdin().is_terminal() {
-            return Err(Error::usage(format!("`{name}` is not destroyed without being asked for"))
-                .hint(
-                    "Say it with `devbox destroy -f`: its disk and all that is on it are lost.",
-                ));
+            let what = format!("not destroyed without being asked for: {names}");
+            return Err(Error::usage(what).hint(format!(
+                "Say it with `devbox destroy -f`: {disks} and all on it are lost."
+            )));
         }
-        if !ui::ask(&format!("Destroy `{name}` and all that is on its disk?"))? {
-            return Err(Error::failed(format!("`{name}` was not destroyed")));
+        if !ui::ask(&format!("Destroy {names} and all that is on {disks}?"))? {
+            return Err(Error::failed(format!("not destroyed: {names}")));
         }
     }
-    let lock = instance.lock("devbox destroy")?;
-    // A damaged record must not keep a machine from being removed.
-    if let Ok(Some(record)) = instance.record() {
-        halt::stop(ctx, &instance, &record, None)?;
-    }
-    instance.remove()?;
-    drop(lock);
-    ctx.events.note(format!("`{name}` was destroyed"));
+    ctx.block_on(async |cancel| stop::destroy(&members, ctx.work(&cancel)).await)?;
     Ok(exit::OK)
+}
+
+/// The machines in words; `None` if there are none.
+fn names(members: &[&Member]) -> Option<String> {
+    let names: Vec<&str> = members.iter().map(|member| member.name()).collect();
+    (!names.is_empty()).then(|| select::list(&names))
 }

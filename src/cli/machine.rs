@@ -1,37 +1,47 @@
-//! What the verbs about this project's machine share: which one it is, and what to say when it is
-//! not running.
+//! What the verbs about machines share: which ones they are, and what to say when one is not running.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cli::Context;
 use crate::error::{Error, Result};
 use crate::machine::instance::{Instance, Record, State};
+use crate::project::{Member, Project, select};
 use crate::spec;
 
-/// The folder of the project that the current folder belongs to.
-pub(super) fn project() -> Result<PathBuf> {
-    let file = spec::find(None)?;
-    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty());
-    Ok(dir.unwrap_or(Path::new(".")).to_owned())
+/// The project of the current folder.
+pub(super) fn project(ctx: &Context) -> Result<Project> {
+    Project::here(&ctx.paths)
 }
 
-/// The project's machine, if it has one.
-pub(super) fn existing(ctx: &Context) -> Result<Option<(Instance, Record)>> {
-    Instance::existing(&ctx.paths, &project()?)
+/// The machines that exist among those that are named, or all that exist.
+pub(super) fn existing<'a>(project: &'a Project, patterns: &[String]) -> Result<Vec<&'a Member>> {
+    let all: Vec<&Member> = project.members().iter().collect();
+    let chosen = select::members(&all, patterns)?;
+    Ok(chosen.into_iter().filter(|member| member.instance.exists()).collect())
 }
 
-/// The project's machine, also when its record is damaged.
-pub(super) fn folder(ctx: &Context) -> Result<Option<Instance>> {
-    Instance::folder(&ctx.paths, &project()?)
-}
-
-/// The project's machine if it runs; else what to do about it.
-pub(super) fn running(ctx: &Context) -> Result<(Instance, Record)> {
-    let Some((instance, record)) = existing(ctx)? else {
-        return Err(Error::failed("this project has no machine")
-            .hint("Make and start it with `devbox up`."));
+/// The one machine that a verb is about; it exists.
+pub(super) fn one(ctx: &Context, name: Option<&str>) -> Result<(Instance, Record)> {
+    let project = project(ctx)?;
+    let absent = |what: String, hint: String| Err(Error::failed(what).hint(hint));
+    let Some(member) = select::one(project.members(), name)? else {
+        return absent(
+            "this project has no machine".to_owned(),
+            "Make and start it with `devbox up`.".to_owned(),
+        );
     };
+    match member.instance.record()? {
+        Some(record) => Ok((member.instance.clone(), record)),
+        None => absent(
+            format!("`{}` is not made yet", member.name()),
+            format!("Make and start it with `devbox up {}`.", member.name()),
+        ),
+    }
+}
+
+/// The one machine that a verb is about, if it runs; else what to do about it.
+pub(super) fn running(ctx: &Context, name: Option<&str>) -> Result<(Instance, Record)> {
+    let (instance, record) = one(ctx, name)?;
     let name = instance.name();
     match instance.state(&record) {
         State::Running(_) => Ok((instance, record)),

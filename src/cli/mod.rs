@@ -30,6 +30,7 @@ use crate::error::{Error, Kind, Result, exit};
 use crate::event::Events;
 use crate::host::Paths;
 use crate::parity::cache::Cache;
+use crate::project::Run;
 use crate::ui::{self, Verbosity};
 
 /// How long a verb may clean up after Ctrl-C; longer than a guest needs to be killed and a
@@ -92,6 +93,11 @@ impl Context {
     /// Where digests of images are kept.
     pub(crate) fn digests(&self) -> Cache {
         Cache::new(self.paths.cache.join("digests"))
+    }
+
+    /// What work on machines needs.
+    pub(crate) fn work<'a>(&'a self, cancel: &'a CancellationToken) -> Run<'a> {
+        Run { paths: &self.paths, events: &self.events, cancel }
     }
 
     /// Runs asynchronous work. On the first SIGINT or SIGTERM the token is cancelled: the work then

@@ -4,107 +4,107 @@ use serde_json::{Value, json};
 
 use crate::cli::{Context, machine as shared};
 use crate::error::{Result, exit};
-use crate::machine::instance::{Instance, Record, State};
-use crate::machine::lock::Lock;
+use crate::project::status::Status;
+use crate::project::{Member, select};
 use crate::ui;
 
-/// Say what the dev box of this project is doing.
+/// Say what the dev box of this project is doing, or all of its machines.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    /// Only these machines; names and patterns such as `web-*`
+    #[arg(value_name = "MACHINE")]
+    machines: Vec<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Everything here is looked up now; nothing is remembered.
 pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
-    let Some((instance, record)) = shared::existing(ctx)? else {
-        if args.json {
-            ui::line(&format!("{:#}", json!({"state": "absent"})))?;
-        } else {
+    let project = shared::project(ctx)?;
+    let chosen = select::members(&project.members().iter().collect::<Vec<_>>(), &args.machines)?;
+    let found: Vec<(&Member, Status)> = chosen
+        .into_iter()
+        .map(|member| (member, Status::look(&member.instance)))
+        // The rest of an interrupted making that the spec does not name either is no machine.
+        .filter(|(member, status)| member.in_spec == Some(true) || status.state != "absent")
+        .collect();
+    if args.json {
+        let machines: Vec<Value> =
+            found.iter().map(|(m, status)| status.json(&m.instance, m.in_spec)).collect();
+        ui::line(&format!("{:#}", json!({ "schema": 1, "machines": machines })))?;
+        return Ok(exit::OK);
+    }
+    match &found[..] {
+        [] => ui::line("this project has no machine; make and start it with `devbox up`")?,
+        [(_, status)] if status.state == "absent" => {
             ui::line("this project has no machine; make and start it with `devbox up`")?;
         }
-        return Ok(exit::OK);
-    };
-    let found = Found::look(&instance, &record);
-    if args.json {
-        ui::line(&format!("{:#}", found.json(&instance, &record)))?;
-    } else {
-        for line in found.lines(&instance, &record) {
-            ui::line(&line)?;
+        [(member, status)] => {
+            for line in lines(member, status) {
+                ui::line(&line)?;
+            }
         }
+        _ => table(&found)?,
     }
     Ok(exit::OK)
 }
 
-/// What was found.
-struct Found {
-    /// One word for programs.
-    state: &'static str,
-    /// The same for people, with the reason.
-    text: String,
-    pid: Option<i32>,
+/// One machine, whole.
+fn lines(member: &Member, status: &Status) -> Vec<String> {
+    let mut lines =
+        vec![format!("machine  {}", member.name()), format!("state    {}", text(member, status))];
+    let files = member.instance.files();
+    if let Some(record) = &status.record {
+        lines.push(format!("box      {} ({})", record.base.reference, record.base.manifest));
+    }
+    if let (Some(pid), Some(record)) = (status.pid, &status.record) {
+        lines.push(format!("pid      {pid}"));
+        for forward in &record.forwards {
+            let (ip, host) = (forward.host_ip, forward.host);
+            let (protocol, guest) = (forward.protocol.as_str(), forward.guest);
+            lines.push(format!("port     {ip}:{host} leads to {protocol} port {guest}"));
+        }
+    }
+    if status.state == "died" {
+        lines.push(format!("QEMU log {}", files.qemu_log().display()));
+    }
+    lines.push(format!("serial   {}", files.serial_log().display()));
+    lines
 }
 
-impl Found {
-    fn look(instance: &Instance, record: &Record) -> Self {
-        let holder = Lock::holder(&instance.files().lock());
-        let found = |state, text: &str| Found { state, text: text.to_owned(), pid: None };
-        match (instance.state(record), holder) {
-            (State::Running(process), holder) => {
-                let (state, text) = match holder {
-                    Some(holder) => ("busy", format!("running; {holder}")),
-                    None if record.was_ready(&process) => ("running", "running".to_owned()),
-                    None => (
-                        "unready",
-                        "running, but was not seen ready; wait for it with `devbox up`".to_owned(),
-                    ),
-                };
-                Found { state, text, pid: Some(process.pid()) }
-            }
-            (_, Some(holder)) => found("busy", &holder),
-            (State::Died, None) => found("died", "stopped (QEMU ended unexpectedly)"),
-            (State::Stopped, None) => found("stopped", "stopped"),
-        }
+/// Several machines, a line each.
+fn table(found: &[(&Member, Status)]) -> Result<()> {
+    let reference = |status: &Status| match &status.record {
+        Some(record) => record.base.reference.clone(),
+        None => "-".to_owned(),
+    };
+    let width = |lengths: &mut dyn Iterator<Item = usize>, title: &str| {
+        lengths.max().unwrap_or(0).max(title.len())
+    };
+    let names = width(&mut found.iter().map(|(m, _)| m.name().len()), "MACHINE");
+    let boxes = width(&mut found.iter().map(|(_, s)| reference(s).len()), "BOX");
+    ui::line(&format!("{:names$}  {:boxes$}  {:>5}  STATE", "MACHINE", "BOX", "SSH"))?;
+    for (member, status) in found {
+        let port = status.ssh_port().map_or("-".to_owned(), |port| port.to_string());
+        ui::line(&format!(
+            "{:names$}  {:boxes$}  {port:>5}  {}",
+            member.name(),
+            reference(status),
+            text(member, status)
+        ))?;
     }
+    Ok(())
+}
 
-    fn lines(&self, instance: &Instance, record: &Record) -> Vec<String> {
-        let mut lines = vec![
-            format!("machine  {}", instance.name()),
-            format!("state    {}", self.text),
-            format!("box      {} ({})", record.base.reference, record.base.manifest),
-        ];
-        if let Some(pid) = self.pid {
-            lines.push(format!("pid      {pid}"));
-            for forward in &record.forwards {
-                let (ip, host) = (forward.host_ip, forward.host);
-                let (protocol, guest) = (forward.protocol.as_str(), forward.guest);
-                lines.push(format!("port     {ip}:{host} leads to {protocol} port {guest}"));
-            }
-        }
-        if self.state == "died" {
-            lines.push(format!("QEMU log {}", instance.files().qemu_log().display()));
-        }
-        lines.push(format!("serial   {}", instance.files().serial_log().display()));
-        lines
+/// The state, and what is odd about the machine.
+fn text(member: &Member, status: &Status) -> String {
+    let name = member.name();
+    let mut text = status.text.clone();
+    if status.state == "damaged" {
+        text.push_str(&format!("; remove it with `devbox destroy -f {name}`"));
     }
-
-    fn json(&self, instance: &Instance, record: &Record) -> Value {
-        let running = self.pid.is_some();
-        json!({
-            "name": instance.name(),
-            "state": self.state,
-            "text": self.text,
-            "project": record.project,
-            "box": record.base.reference,
-            "manifest": record.base.manifest,
-            "uuid": record.uuid,
-            "user": record.user,
-            "pid": self.pid,
-            "ssh_port": record.ssh_port().filter(|_| running),
-            "forwards": if running { json!(record.forwards) } else { json!([]) },
-            "serial_log": instance.files().serial_log(),
-            "qemu_log": instance.files().qemu_log(),
-        })
+    if member.in_spec == Some(false) {
+        text.push_str(" (not in the spec any more)");
     }
+    text
 }

@@ -1,4 +1,4 @@
-//! The machine of one project: its folder, what is recorded about it, and what it does right now.
+//! One machine of a project: its folder, what is recorded about it, and what it does right now.
 //!
 //! The record says what the machine is made of; whether it runs is never recorded but looked up.
 
@@ -118,7 +118,7 @@ pub enum State {
     Running(Process),
 }
 
-/// The folders of one project's machine.
+/// The folders of one machine.
 #[derive(Debug, Clone)]
 pub struct Instance {
     name: String,
@@ -140,34 +140,18 @@ impl Instance {
         Ok(Instance { name: name.to_owned(), project, files: Files::new(&dir, &runtime) })
     }
 
-    /// The machine that the project in the folder `project` has, whatever its name: a spec that
-    /// is broken or was renamed does not hide it.
-    ///
-    /// # Errors
-    /// The folders or the record cannot be read.
-    pub fn existing(paths: &Paths, project: &Path) -> Result<Option<(Self, Record)>> {
-        let Some(instance) = Self::folder(paths, project)? else { return Ok(None) };
-        Ok(instance.record()?.map(|record| (instance, record)))
-    }
-
-    /// The same, without reading the record: also finds a machine that is damaged or half made.
+    /// All machines of the project in the folder `project` by name, whatever its spec says; also one
+    /// that is damaged or half made. No record is read.
     ///
     /// # Errors
     /// The folders cannot be read.
-    pub fn folder(paths: &Paths, project: &Path) -> Result<Option<Self>> {
+    pub fn of_folder(paths: &Paths, project: &Path) -> Result<Vec<Self>> {
         let project = fs::canonicalize(project)?;
         let suffix = format!("-{}", short_hash(project.as_os_str().as_encoded_bytes()));
-        if !paths.machines.exists() {
-            return Ok(None);
-        }
-        let mut found = None;
-        for entry in fs::read_dir(&paths.machines)? {
-            let folder = entry?.file_name().to_string_lossy().into_owned();
-            let Some(name) = folder.strip_suffix(&suffix) else { continue };
-            let instance = Self::of_project(paths, name, &project)?;
-            // A folder without a record is a rest; a machine wins over it.
-            if found.is_none() || instance.files.record().exists() {
-                found = Some(instance);
+        let mut found = vec![];
+        for folder in folders(paths)? {
+            if let Some(name) = folder.strip_suffix(&suffix) {
+                found.push(Self::of_project(paths, name, &project)?);
             }
         }
         Ok(found)
@@ -177,6 +161,18 @@ impl Instance {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The folder of its devbox.toml, as the kernel names it.
+    #[must_use]
+    pub fn project(&self) -> &Path {
+        &self.project
+    }
+
+    /// Whether it was made: it has a record, which may be damaged.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.files.record().exists()
     }
 
     /// The machine's files.
@@ -335,20 +331,19 @@ impl Instance {
     }
 }
 
-/// The records of all machines of this user, of every project: what the store must keep.
-///
-/// # Errors
-/// A record is damaged: what it uses cannot be told.
-pub fn all(paths: &Paths) -> Result<Vec<Record>> {
-    if !paths.machines.exists() {
-        return Ok(vec![]);
+/// The names of all machines' folders, sorted.
+fn folders(paths: &Paths) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(&paths.machines) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
+        Err(e) => return Err(e.into()),
+    };
+    let mut names = vec![];
+    for entry in entries {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
     }
-    let mut records = vec![];
-    for entry in fs::read_dir(&paths.machines)? {
-        records.extend(read_record(&Files::new(&entry?.path(), Path::new("")).record())?);
-    }
-    records.sort_by(|a, b| (&a.name, &a.project).cmp(&(&b.name, &b.project)));
-    Ok(records)
+    names.sort_unstable();
+    Ok(names)
 }
 
 fn read_record(path: &Path) -> Result<Option<Record>> {

@@ -219,6 +219,10 @@ mod tests {
             ("outputs = [\"raw\"]", "outputs = [\"vhd\", \"qcow2\"]"),
             ("cpus = 1", "cpus = 7\nmemory = \"2GiB\"\nuser = \"ada\"\nfirmware = \"uefi\""),
             ("guest = 80", "guest = 81\nhost = 8080"),
+            (
+                "guest = 80",
+                "guest = 80\n[machines.a]\ncpus = 3\n[machines.b]\ndepends_on = [\"a\"]\n",
+            ),
             ("name = \"a title is no input\"", ""),
             ("timeout = \"1m\"", "timeout = \"2m\""),
             ("[\"vim\", \"curl\"]", "[\"curl\", \"vim\"]"),

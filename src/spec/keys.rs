@@ -57,6 +57,8 @@ keys! {
     OUTPUTS: "outputs", Shape::Set(&Shape::Choice(OUTPUT_FORMATS)), Default("none"), "Formats that `devbox build` writes, beside the stored box.";
     /// `machine`.
     MACHINE: "machine", Shape::Table(&MACHINE_TABLE), Default("all defaults"), "How `devbox up` runs the image; no part of the image.";
+    /// `machines`.
+    MACHINES: "machines", Shape::Named(&grammar::LABEL, &MACHINES_TABLE, &MACHINE_TABLE), Default("one machine, with the name of the box"), "Several machines on one image, each `[machines.NAME]`; the name is the host name too.";
 }
 
 keys! {
@@ -117,6 +119,8 @@ keys! {
     SEAL_HOSTNAME: "hostname", Shape::Text(&grammar::LABEL), Default("the name of the box"), "Content of /etc/hostname in the image. Each machine gets its own at boot.";
     /// `seal.epoch`.
     SEAL_EPOCH: "epoch", Shape::Integer(EPOCHS.0, EPOCHS.1), Default("`packages`: the date of the suite's Release file; `image`: the time of its newest file"), "Seconds since 1970 UTC: no file time in the image is later.";
+    /// `machines.NAME.depends_on`.
+    DEPENDS_ON: "depends_on", Shape::Set(&Shape::Text(&grammar::LABEL)), Default("none"), "Machines that are ready before this one is started, and stopped after it.";
     /// `machine.cpus`.
     CPUS: "cpus", Shape::Integer(1, 255), Default("2"), "Number of processors.";
     /// `machine.memory`.
@@ -150,7 +154,7 @@ keys! {
 pub static SPEC: Table = Table {
     path: "",
     about: "One box: what its image is made of, and how a dev box runs it.",
-    keys: &[&NAME, &VERSION, &ARCH, &SOURCE, &STEPS, &SEAL, &OUTPUTS, &MACHINE],
+    keys: &[&NAME, &VERSION, &ARCH, &SOURCE, &STEPS, &SEAL, &OUTPUTS, &MACHINE, &MACHINES],
 };
 
 /// Values of `source.type`.
@@ -206,11 +210,25 @@ pub static SEAL_TABLE: Table = Table {
     keys: &[&SEAL_HOSTNAME, &SEAL_EPOCH],
 };
 
+/// The keys of `[machine]`, which `[machines.NAME]` has too, behind `more`.
+macro_rules! machine_keys {
+    ($($more:expr),*) => {
+        &[$($more,)* &CPUS, &MEMORY, &MACHINE_DISK, &FIRMWARE, &USER, &MACHINE_TIMEOUT, &PORTS]
+    };
+}
+
 /// `[machine]`.
 pub static MACHINE_TABLE: Table = Table {
     path: "machine",
-    about: "The virtual machine that `devbox up` starts.",
-    keys: &[&CPUS, &MEMORY, &MACHINE_DISK, &FIRMWARE, &USER, &MACHINE_TIMEOUT, &PORTS],
+    about: "The virtual machine that `devbox up` starts; with `[machines]`, the defaults of all of them. The build's guest takes its processors, memory and firmware from here.",
+    keys: machine_keys!(),
+};
+
+/// `[machines.NAME]`.
+pub static MACHINES_TABLE: Table = Table {
+    path: "machines.NAME",
+    about: "One of several machines. A key of `[machine]` may stand here too, and then holds instead of the one there, `ports` as a whole.",
+    keys: machine_keys!(&DEPENDS_ON),
 };
 
 /// `[[machine.ports]]`.

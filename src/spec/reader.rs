@@ -87,7 +87,8 @@ impl<'d, 'i> Reader<'d, 'i> {
         At { value: (), path: self.path.clone(), span: self.span.clone() }
     }
 
-    fn path_of(&self, key: &str) -> String {
+    /// The path of a key of this table.
+    pub(crate) fn path_of(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
@@ -351,6 +352,49 @@ impl<'d, 'i> Reader<'d, 'i> {
                 _ => wrong_type(&at, &Shape::Table(rules), c),
             })
             .collect()
+    }
+
+    /// The tables of a table of tables, with their names, in the order of the text; a bad one is
+    /// left out.
+    pub(crate) fn named(&self, key: &Key, c: &mut Collector) -> Vec<(At<String>, Reader<'d, 'i>)> {
+        let Some(at) = self.get(key) else { return vec![] };
+        let (Shape::Named(names, rules, _), DeValue::Table(table)) = (&key.shape, at.value) else {
+            let none: Option<()> = wrong_type(&at, &key.shape, c);
+            debug_assert!(none.is_none());
+            return vec![];
+        };
+        if table.is_empty() {
+            let span = self.header(key, at.span);
+            let what = format!("`{}` is empty", key.name);
+            c.report(&at.path, span, what).hint =
+                Some(format!("Write `[{}.NAME]`, or remove the table.", at.path));
+            return vec![];
+        }
+        let mut found = vec![];
+        for (name, value) in table {
+            let path = format!("{}.{}", at.path, key_text(name.get_ref()));
+            let (span, value_span) = (name.span(), value.span());
+            let name = name.get_ref().as_ref();
+            if !names.accepts(name) {
+                let what = format!("`{}` is no valid name", shown(name));
+                let problem = c.report(&path, span, what);
+                problem.expected = Some(names.expected.to_owned());
+                problem.hint = repaired(name, names).map(|m| format!("Did you mean `{m}`?"));
+                continue;
+            }
+            let at = At { value: value.get_ref(), path, span: value_span };
+            let DeValue::Table(table) = at.value else {
+                let none: Option<()> = wrong_type(&at, &Shape::Table(rules), c);
+                debug_assert!(none.is_none());
+                continue;
+            };
+            // An implicit table has no span of its own.
+            let whole = if at.span.is_empty() { span.clone() } else { at.span };
+            let reader = Reader::nested(table, rules, at.path.clone(), whole, c);
+            found.push((At { value: name.to_owned(), path: at.path, span }, reader));
+        }
+        found.sort_by_key(|(name, _)| name.span.start);
+        found
     }
 
     fn elements(&self, key: &Key, c: &mut Collector) -> Vec<At<&'d DeValue<'i>>> {

@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use crate::spec::keys;
-use crate::spec::shape::{Presence, Shape, Table};
+use crate::spec::shape::{Key, Presence, Shape, Table};
 
 /// All tables with all keys.
 #[must_use]
@@ -25,21 +25,32 @@ pub fn reference() -> String {
     section(&mut out, "`[seal]`", &keys::SEAL_TABLE);
     section(&mut out, "`[machine]`", &keys::MACHINE_TABLE);
     section(&mut out, "`[[machine.ports]]`", &keys::PORTS_TABLE);
+    let own: Vec<&Key> = keys::MACHINES_TABLE
+        .keys
+        .iter()
+        .copied()
+        .filter(|key| keys::MACHINE_TABLE.keys.iter().all(|shared| shared.name != key.name))
+        .collect();
+    rows(&mut out, "`[machines.NAME]`", keys::MACHINES_TABLE.about, &own);
     out.truncate(out.trim_end().len());
     out.push('\n');
     out
 }
 
 fn section(out: &mut String, title: &str, table: &Table) {
+    rows(out, title, table.about, table.keys);
+}
+
+fn rows(out: &mut String, title: &str, about: &str, keys: &[&Key]) {
     // Writing to a string cannot fail.
-    let _ = write!(out, "## {title}\n\n{}\n\n", table.about);
+    let _ = write!(out, "## {title}\n\n{about}\n\n");
     let _ = write!(out, "| key | value | default | meaning |\n|---|---|---|---|\n");
-    for key in table.keys {
+    for key in keys {
         let default = match key.presence {
             Presence::Required => "required".to_owned(),
             Presence::Default(words) => words.to_owned(),
             Presence::OneOf(group) => {
-                let others = table.keys.iter().filter(|k| {
+                let others = keys.iter().filter(|k| {
                     k.name != key.name && matches!(k.presence, Presence::OneOf(g) if g == group)
                 });
                 let others: Vec<String> = others.map(|k| format!("`{}`", k.name)).collect();
@@ -50,7 +61,11 @@ fn section(out: &mut String, title: &str, table: &Table) {
             ("type", _) => "tells the forms apart".to_owned(),
             (
                 _,
-                Shape::Table(_) | Shape::Variants(_) | Shape::List(_) | Shape::ListOfVariants(_),
+                Shape::Table(_)
+                | Shape::Variants(_)
+                | Shape::List(_)
+                | Shape::ListOfVariants(_)
+                | Shape::Named(..),
             ) => {
                 format!("{}, see below", key.shape.expected())
             }

@@ -86,9 +86,25 @@ fn shape(shape_of: &Shape) -> Value {
         }),
         Shape::Table(of) => table(of, None),
         Shape::Variants(variants) => one_of(variants),
+        Shape::Named(names, of, defaults) => json!({
+            "type": "object",
+            "propertyNames": { "pattern": names.pattern, "maxLength": names.longest },
+            "minProperties": 1,
+            "additionalProperties": with_defaults_of(of, defaults),
+        }),
         Shape::List(of) => json!({ "type": "array", "items": table(of, None) }),
         Shape::ListOfVariants(variants) => json!({ "type": "array", "items": one_of(variants) }),
     }
+}
+
+/// A table that takes from another one what it does not say itself.
+fn with_defaults_of(of: &Table, defaults: &Table) -> Value {
+    let mut schema = table(of, None);
+    for key in of.keys.iter().filter(|key| defaults.keys.iter().any(|d| d.name == key.name)) {
+        let words = format!("{} Default: as in `[{}]`.", key.about, defaults.path);
+        schema["properties"][key.name]["description"] = Value::String(words);
+    }
+    schema
 }
 
 fn one_of(variants: &[Variant]) -> Value {

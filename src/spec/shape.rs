@@ -64,6 +64,9 @@ pub enum Shape {
     ListOfVariants(&'static [Variant]),
     /// An array of tables.
     List(&'static Table),
+    /// A table of tables by a name of this grammar. A key that the last table has too is
+    /// optional here, and its default is the value there.
+    Named(&'static Grammar, &'static Table, &'static Table),
 }
 
 /// A table for one value of `type`.
@@ -102,6 +105,7 @@ impl Shape {
             Shape::Environment => "a table of strings by variable name".to_owned(),
             Shape::Table(_) | Shape::Variants(_) => "a table".to_owned(),
             Shape::List(_) | Shape::ListOfVariants(_) => "an array of tables".to_owned(),
+            Shape::Named(..) => "a table of tables by name".to_owned(),
         }
     }
 }

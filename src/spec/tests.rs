@@ -147,6 +147,28 @@ fn every_key_reaches_the_spec() {
         auto_correct: false,
     };
     assert_eq!(m.ports, [port]);
+    assert_eq!(
+        spec.machines,
+        std::slice::from_ref(m),
+        "without `[machines]` there is one, named as the box"
+    );
+    assert_eq!((m.name.as_str(), m.depends_on.len()), ("web-1", 0));
+}
+
+#[test]
+fn machines_override_the_defaults_key_by_key_and_keep_the_order_of_the_file() {
+    let dir = folder();
+    let text = format!(
+        "{HEAD}[machine]\ncpus = 4\nmemory = \"512MiB\"\n[[machine.ports]]\nguest = 80\n\
+         [machines.web]\ndepends_on = [\"db\"]\ncpus = 1\n[machines.db]\nports = []\nuser = \"pg\"\n"
+    );
+    let spec = parse(&text, Path::new("f"), dir.path()).expect("valid");
+    let [web, db] = &spec.machines[..] else { panic!("{:?}", spec.machines) };
+    assert_eq!((web.name.as_str(), db.name.as_str()), ("web", "db"));
+    assert_eq!((web.cpus, web.memory, web.user.as_str()), (1, 512 * MIB, "dev"));
+    assert_eq!((web.ports.len(), web.depends_on.as_slice()), (1, ["db".to_owned()].as_slice()));
+    assert_eq!((db.cpus, db.memory, db.user.as_str(), db.ports.len()), (4, 512 * MIB, "pg", 0));
+    assert_eq!((spec.machine.name.as_str(), spec.machine.cpus), ("a", 4));
 }
 
 #[test]
@@ -265,6 +287,33 @@ fn problems_in_words() {
         (
             "[[steps]]\ntype = \"shell\"\ninline = \"x\"\nenv = { A = 1 }",
             "steps[0].env.A: wrong type: a whole number. Put the value in quotes.",
+        ),
+        (
+            "[machines]",
+            "machines: `machines` is empty. Write `[machines.NAME]`, or remove the table.",
+        ),
+        ("[machines.Web]", "machines.Web: `Web` is no valid name. Did you mean `web`?"),
+        ("[machines]\nweb = 1", "machines.web: wrong type: a whole number. "),
+        ("[machines.web]\ncpu = 1", "machines.web.cpu: unknown key `cpu`. Did you mean `cpus`?"),
+        (
+            "[machine]\ndepends_on = [\"a\"]",
+            "machine.depends_on: unknown key `depends_on`. Remove it; known keys are `cpus`, `memory`, `disk`, `firmware`, `user`, `timeout` and `ports`.",
+        ),
+        (
+            "[machines.web]\ndepends_on = [\"dba\"]\n[machines.db]",
+            "machines.web.depends_on[0]: there is no machine `dba`. Did you mean `db`?",
+        ),
+        (
+            "[machines.web]\ndepends_on = [\"web\"]",
+            "machines.web.depends_on[0]: `web` depends on itself. Remove it.",
+        ),
+        (
+            "[machines.x]\ndepends_on = [\"a\"]\n[machines.a]\ndepends_on = [\"b\"]\n[machines.b]\ndepends_on = [\"a\"]",
+            "machines.b.depends_on[0]: a cycle: `a` needs `b` needs `a`. Remove one of these dependencies.",
+        ),
+        (
+            "[[machine.ports]]\nguest = 1\nhost = 80\nauto_correct = false\n[machines.a]\n[machines.b]",
+            "machines.b: port 80 of the host is taken by machines.a. Give each machine a port of its own, or set `auto_correct = true`.",
         ),
         (
             "[[steps]]\ninline = \"x\"",

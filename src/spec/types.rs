@@ -25,8 +25,11 @@ pub struct Spec {
     pub seal: Seal,
     /// `outputs`: the formats that `devbox build` writes beside the stored box.
     pub outputs: Vec<OutputFormat>,
-    /// `[machine]`: how `devbox up` runs the image. No part of the image.
+    /// `[machine]`: the defaults of all machines, and what the build's guest gets. No part of the image.
     pub machine: Machine,
+    /// The machines of the project, at least one, in the order of the file: `[machines]`, or
+    /// `[machine]` alone with the name of the box.
+    pub machines: Vec<Machine>,
 }
 
 /// The guest's architecture, by Debian's name.
@@ -189,9 +192,13 @@ impl OutputFormat {
     }
 }
 
-/// `[machine]`.
+/// `[machine]`, or one of `[machines]` with the defaults of `[machine]` filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
+    /// The name of its table in `[machines]`, or that of the box; its host name.
+    pub name: String,
+    /// `depends_on`: other machines of the same spec, which together make no cycle.
+    pub depends_on: Vec<String>,
     /// `cpus`; 2 by default.
     pub cpus: u32,
     /// `memory` in bytes, a whole number of MiB; 1 GiB by default.

@@ -81,6 +81,9 @@ impl Sink for Terminal {
                 state.clear();
                 state.line(&format!("    {text} ({})", duration(took)));
             }
+            Event::Part { text, took } => {
+                state.line(&format!("    {text} ({})", duration(took)));
+            }
             Event::Note(text) => state.line(&format!("    {text}")),
             Event::Output { from, line } => {
                 let dim = anstyle::Style::new().dimmed();
@@ -213,7 +216,12 @@ mod tests {
         for done in [0, 5, 10] {
             events.emit(Event::Progress { what: "disk".into(), done, total: Some(10) });
         }
+        let web = events.part("web");
+        web.phase("Booting");
+        web.done("ready", Duration::from_secs(12));
+        web.warn("slow");
         events.done("booted, ssh answers", Duration::from_millis(81_500));
+        drop(web);
         drop(events);
         let bytes = buffer.0.lock().expect("no panic before").clone();
         String::from_utf8(bytes).expect("text")
@@ -224,13 +232,14 @@ mod tests {
         assert_eq!(
             shown(Verbosity::Normal),
             "==> Booting web\n    step 1: hello\n    port 8080 is in use; took 8081\n\
-             warning: no /dev/kvm\n    disk: 10 B of 10 B (100 %)\n    booted, ssh answers (1 min 21 s)\n"
+             warning: no /dev/kvm\n    disk: 10 B of 10 B (100 %)\n    web: Booting\n    web: ready (12 s)\n\
+             warning: web: slow\n    booted, ssh answers (1 min 21 s)\n"
         );
     }
 
     #[test]
     fn quiet_keeps_warnings_and_verbose_adds_programs() {
-        assert_eq!(shown(Verbosity::Quiet), "warning: no /dev/kvm\n");
+        assert_eq!(shown(Verbosity::Quiet), "warning: no /dev/kvm\nwarning: web: slow\n");
         assert!(shown(Verbosity::Verbose).contains("    mmdebstrap: I: done\n"));
     }
 }

@@ -1,5 +1,7 @@
 //! `devbox schema`, held against the parser by an independent validator.
 
+use std::path::Path;
+
 use jsonschema::Validator;
 use serde_json::Value;
 
@@ -55,6 +57,9 @@ fn schema_and_parser_agree_on_form() {
         rest(
             "[seal]\nepoch = 1700000000\n[machine]\ncpus = 1\nfirmware = \"uefi\"\n[[machine.ports]]\nguest = 80",
         ),
+        rest(
+            "[machines.a]\ncpus = 1\n[machines.b-1]\ndepends_on = [\"a\"]\nports = [{ guest = 80 }]",
+        ),
         source(&format!("type = \"image\"\npath = \"f\"\nsha256 = \"{SHA}\"")),
         source("type = \"image\"\nurl = \"https://h/x.img\"\nchecksums = \"https://h/SHA256SUMS\""),
     ];
@@ -69,6 +74,12 @@ fn schema_and_parser_agree_on_form() {
         rest("[machine]\ncpus = 0"),
         rest("[machine]\ncpus = 1.5"),
         rest("[machine]\nmemory = \"01GiB\""),
+        rest("[machine]\ndepends_on = []"),
+        rest("[machines]"),
+        rest("[machines.A]"),
+        rest("[machines.a]\ndepends_on = [\"a_\"]"),
+        rest("[machines.a]\ncpus = 0"),
+        rest("machines = []"),
         rest("[[machine.ports]]\nhost = 80"),
         rest("[[machine.ports]]\nguest = 65536"),
         rest("[[machine.ports]]\nguest = 80\nhost_ip = \"1.2.3\""),
@@ -106,7 +117,7 @@ fn the_reference_page_is_up_to_date() {
     let expected = devbox::spec::reference::reference();
     if keys.trim() != expected.trim() {
         // The new text stands where a person can copy it from.
-        let new = repository("target/reference.md");
+        let new = Path::new(env!("CARGO_TARGET_TMPDIR")).join("reference.md");
         std::fs::write(&new, &expected).expect("written");
         panic!(
             "docs/spec.md is out of date; put the text of `{}` between its marks",

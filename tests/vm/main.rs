@@ -7,6 +7,7 @@ mod containers;
 mod faults;
 mod faulty_images;
 mod faulty_network;
+mod machines;
 mod main_job;
 mod mirror;
 mod people;

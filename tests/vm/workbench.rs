@@ -110,10 +110,17 @@ impl Project {
         command
     }
 
-    /// `devbox status --json`.
+    /// The project's first machine in `devbox status --json`.
     pub(crate) fn status(&self) -> Value {
+        self.machines().into_iter().next().expect("a machine")
+    }
+
+    /// All machines in `devbox status --json`.
+    pub(crate) fn machines(&self) -> Vec<Value> {
         let out = run(&mut self.devbox(&["status", "--json"]));
-        serde_json::from_slice(&out.stdout).expect("JSON")
+        let status: Value = serde_json::from_slice(&out.stdout).expect("JSON");
+        assert_eq!(status["schema"], 1, "{status}");
+        status["machines"].as_array().expect("machines").clone()
     }
 
     /// QEMU processes that use files of this project's devbox home or its folder.

@@ -1,4 +1,4 @@
-//! `[machine]`.
+//! `[machine]`, whose keys `[machines.NAME]` has too.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -19,10 +19,14 @@ const ACCOUNT: &str = "dev";
 
 pub(super) fn machine(
     top: &Reader<'_, '_>,
+    name: Option<&str>,
     source: Option<&Source>,
     c: &mut Collector,
 ) -> Option<Machine> {
-    let mut machine = Machine {
+    let machine = Machine {
+        // A spec without a name was reported, and is none.
+        name: name.unwrap_or_default().to_owned(),
+        depends_on: vec![],
         cpus: CPUS,
         memory: MEMORY,
         disk: None,
@@ -35,6 +39,16 @@ pub(super) fn machine(
         return Some(machine);
     }
     let table = top.table(&keys::MACHINE, c)?;
+    Some(keys_of(&table, machine, source, c))
+}
+
+/// `machine` with what the table says instead, key by key.
+pub(super) fn keys_of(
+    table: &Reader<'_, '_>,
+    mut machine: Machine,
+    source: Option<&Source>,
+    c: &mut Collector,
+) -> Machine {
     if let Some(at) = table.integer(&keys::CPUS, c) {
         machine.cpus = u32::try_from(at.value).unwrap_or(CPUS);
     }
@@ -66,24 +80,28 @@ pub(super) fn machine(
             machine.user = at.value;
         }
     }
-    machine.timeout = table.duration(&keys::MACHINE_TIMEOUT, c).unwrap_or(TIMEOUT);
-    machine.ports = ports(&table, c);
-    Some(machine)
+    if let Some(timeout) = table.duration(&keys::MACHINE_TIMEOUT, c) {
+        machine.timeout = timeout;
+    }
+    if table.has(&keys::PORTS) {
+        machine.ports = ports(table, c);
+    }
+    machine
 }
 
 fn ports(table: &Reader<'_, '_>, c: &mut Collector) -> Vec<PortForward> {
     let mut ports: Vec<PortForward> = vec![];
-    for (i, table) in table.tables(&keys::PORTS, c).into_iter().enumerate() {
-        let guest = table.integer(&keys::PORT_GUEST, c).and_then(|at| u16::try_from(at.value).ok());
-        let host = table.integer(&keys::PORT_HOST, c);
-        let host_ip = table.text(&keys::PORT_HOST_IP, c).and_then(|at| at.value.parse().ok());
+    for (i, port) in table.tables(&keys::PORTS, c).into_iter().enumerate() {
+        let guest = port.integer(&keys::PORT_GUEST, c).and_then(|at| u16::try_from(at.value).ok());
+        let host = port.integer(&keys::PORT_HOST, c);
+        let host_ip = port.text(&keys::PORT_HOST_IP, c).and_then(|at| at.value.parse().ok());
         let host_ip = host_ip.unwrap_or(Ipv4Addr::LOCALHOST);
-        let protocol =
-            match table.text(&keys::PORT_PROTOCOL, c).as_ref().map(|at| at.value.as_str()) {
-                Some("udp") => Protocol::Udp,
-                _ => Protocol::Tcp,
-            };
-        let auto_correct = table.boolean(&keys::PORT_AUTO_CORRECT, c).unwrap_or(true);
+        let protocol = match port.text(&keys::PORT_PROTOCOL, c).as_ref().map(|at| at.value.as_str())
+        {
+            Some("udp") => Protocol::Udp,
+            _ => Protocol::Tcp,
+        };
+        let auto_correct = port.boolean(&keys::PORT_AUTO_CORRECT, c).unwrap_or(true);
         let number = host.as_ref().and_then(|at| u16::try_from(at.value).ok());
         let forward = PortForward {
             guest: guest.unwrap_or(0),
@@ -95,7 +113,8 @@ fn ports(table: &Reader<'_, '_>, c: &mut Collector) -> Vec<PortForward> {
         if let Some(at) = &host
             && let Some(before) = ports.iter().position(|p| collide(p, &forward))
         {
-            let what = format!("port {} of the host is taken by machine.ports[{before}]", at.value);
+            let list = table.path_of(keys::PORTS.name);
+            let what = format!("port {} of the host is taken by {list}[{before}]", at.value);
             c.report(&at.path, at.span.clone(), what).hint =
                 Some("Choose another port, or leave `host` out to get a free one.".to_owned());
         }
@@ -108,7 +127,7 @@ fn ports(table: &Reader<'_, '_>, c: &mut Collector) -> Vec<PortForward> {
 }
 
 /// Whether both cannot listen at once: an address collides with itself and with "all addresses".
-fn collide(a: &PortForward, b: &PortForward) -> bool {
+pub(super) fn collide(a: &PortForward, b: &PortForward) -> bool {
     let addresses =
         a.host_ip == b.host_ip || a.host_ip.is_unspecified() || b.host_ip.is_unspecified();
     a.host.is_some() && a.host == b.host && a.protocol == b.protocol && addresses

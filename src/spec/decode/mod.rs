@@ -2,6 +2,7 @@
 
 mod files;
 mod machine;
+mod machines;
 mod source;
 mod steps;
 
@@ -24,7 +25,8 @@ pub(crate) fn spec(table: &DeTable<'_>, dir: &Path, c: &mut Collector) -> Option
     let steps = steps::steps(&top, dir, c);
     let seal = seal(&top, name.as_deref(), c);
     let outputs = outputs(&top, source.as_ref(), c);
-    let machine = machine::machine(&top, source.as_ref(), c);
+    let machine = machine::machine(&top, name.as_deref(), source.as_ref(), c);
+    let machines = machine.as_ref().map(|m| machines::machines(&top, m, source.as_ref(), c));
     Some(Spec {
         dir: dir.to_owned(),
         name: name?,
@@ -35,6 +37,7 @@ pub(crate) fn spec(table: &DeTable<'_>, dir: &Path, c: &mut Collector) -> Option
         seal: seal?,
         outputs,
         machine: machine?,
+        machines: machines?,
     })
 }
 

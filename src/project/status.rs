@@ -1,0 +1,84 @@
+//! What one machine is doing, for people and for programs. Everything is looked up now; nothing is
+//! remembered.
+
+use serde_json::{Value, json};
+
+use crate::machine::instance::{Instance, Record, State};
+use crate::machine::lock::Lock;
+
+/// What was found.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// One word for programs: `absent`, `stopped`, `died`, `busy`, `unready`, `running`, `damaged`.
+    pub state: &'static str,
+    /// The same for people, with the reason.
+    pub text: String,
+    /// QEMU's process id, if it runs.
+    pub pid: Option<i32>,
+    /// What the machine is made of; `None` if it is not made, or its record is damaged.
+    pub record: Option<Record>,
+}
+
+impl Status {
+    /// Looks at one machine.
+    #[must_use]
+    pub fn look(instance: &Instance) -> Self {
+        let holder = Lock::holder(&instance.files().lock());
+        let found = |state, text: String| Status { state, text, pid: None, record: None };
+        let record = match (instance.record(), &holder) {
+            (Ok(Some(record)), _) => record,
+            (Ok(None), Some(holder)) => return found("busy", holder.clone()),
+            (Ok(None), None) => return found("absent", "not made yet".to_owned()),
+            (Err(e), _) => {
+                let why = e.causes().first().map_or(e.what(), String::as_str);
+                return found("damaged", format!("its record is damaged: {why}"));
+            }
+        };
+        let (state, text, pid) = match (instance.state(&record), holder) {
+            (State::Running(process), Some(holder)) => {
+                ("busy", format!("running; {holder}"), Some(process.pid()))
+            }
+            (State::Running(process), None) if record.was_ready(&process) => {
+                ("running", "running".to_owned(), Some(process.pid()))
+            }
+            (State::Running(process), None) => (
+                "unready",
+                "running, but was not seen ready; wait for it with `devbox up`".to_owned(),
+                Some(process.pid()),
+            ),
+            (_, Some(holder)) => ("busy", holder, None),
+            (State::Died, None) => ("died", "stopped (QEMU ended unexpectedly)".to_owned(), None),
+            (State::Stopped, None) => ("stopped", "stopped".to_owned(), None),
+        };
+        Status { state, text, pid, record: Some(record) }
+    }
+
+    /// The host's port of ssh, while the machine runs.
+    #[must_use]
+    pub fn ssh_port(&self) -> Option<u16> {
+        self.record.as_ref().filter(|_| self.pid.is_some())?.ssh_port()
+    }
+
+    /// The machine as one object; what is not known is null.
+    #[must_use]
+    pub fn json(&self, instance: &Instance, in_spec: Option<bool>) -> Value {
+        let record = self.record.as_ref();
+        let forwards = record.filter(|_| self.pid.is_some()).map_or(&[][..], |r| &r.forwards);
+        json!({
+            "name": instance.name(),
+            "state": self.state,
+            "text": self.text,
+            "in_spec": in_spec,
+            "project": instance.project(),
+            "box": record.map(|r| &r.base.reference),
+            "manifest": record.map(|r| &r.base.manifest),
+            "uuid": record.map(|r| &r.uuid),
+            "user": record.map(|r| &r.user),
+            "pid": self.pid,
+            "ssh_port": self.ssh_port(),
+            "forwards": forwards,
+            "serial_log": record.map(|_| instance.files().serial_log()),
+            "qemu_log": record.map(|_| instance.files().qemu_log()),
+        })
+    }
+}

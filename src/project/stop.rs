@@ -1,0 +1,100 @@
+//! Machines go down: each after those that depend on it.
+
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::machine::instance::{Instance, Record, State};
+use crate::machine::{Machine, Stopped};
+use crate::project::order::{self, Node};
+use crate::project::{Member, Run};
+
+/// Stops the machines that run: politely for as long as `patience`, at once without.
+///
+/// # Errors
+/// One could not be stopped; what it depends on then goes on, the others are stopped.
+pub async fn halt(members: &[&Member], patience: Option<Duration>, run: Run<'_>) -> Result<()> {
+    let ends = order::run(nodes(members), async |_, instance: &Instance| {
+        let _lock = instance.lock("devbox halt")?;
+        let Some(record) = instance.record()? else { return Ok(()) };
+        let stopped = stop(instance, &record, patience, run).await?;
+        let late = match (stopped, patience) {
+            (Stopped::Quit, Some(patience)) => {
+                format!("did not shut down within {} s and ", patience.as_secs())
+            }
+            _ => String::new(),
+        };
+        run.events.note(format!("`{}` {late}{stopped}", instance.name()));
+        Ok(())
+    });
+    order::together(ends.await, "not stopped").map(|_| ())
+}
+
+/// Switches the machines off and removes them. A damaged record does not keep one from being removed.
+///
+/// # Errors
+/// One could not be stopped or removed; what it depends on then stays, the others go.
+pub async fn destroy(members: &[&Member], run: Run<'_>) -> Result<()> {
+    let ends = order::run(nodes(members), async |name, instance: &Instance| {
+        if run.cancel.is_cancelled() {
+            return Err(Error::interrupted(format!("`{name}` was not destroyed")));
+        }
+        let lock = instance.lock("devbox destroy")?;
+        let made = instance.exists();
+        if let Ok(Some(record)) = instance.record() {
+            stop(instance, &record, None, run).await?;
+        }
+        instance.remove()?;
+        drop(lock);
+        if made {
+            run.events.note(format!("`{name}` was destroyed"));
+        }
+        Ok(())
+    });
+    order::together(ends.await, "not destroyed").map(|_| ())
+}
+
+/// Each machine after those that depend on it.
+fn nodes<'a>(members: &[&'a Member]) -> Vec<Node<&'a Instance>> {
+    let dependants = |name: &str| {
+        let of = members.iter().filter(|other| other.depends_on.iter().any(|d| d == name));
+        of.map(|other| other.name().to_owned()).collect()
+    };
+    let node = |member: &&'a Member| Node {
+        name: member.name().to_owned(),
+        after: dependants(member.name()),
+        item: &member.instance,
+    };
+    members.iter().map(node).collect()
+}
+
+/// Stops one machine if it runs: politely for as long as `patience`, at once without. Its lock is held.
+///
+/// # Errors
+/// QEMU does not answer and was not to be killed, or is still there after it was.
+pub async fn stop(
+    instance: &Instance,
+    record: &Record,
+    patience: Option<Duration>,
+    run: Run<'_>,
+) -> Result<Stopped> {
+    let State::Running(process) = instance.state(record) else { return Ok(Stopped::Already) };
+    let (name, files) = (instance.name(), instance.files());
+    run.events.phase(format!("Stopping `{name}`"));
+    if let Ok(client) = instance.client(record) {
+        client.disconnect().await;
+    }
+    let machine =
+        Machine::attach(name, &record.uuid, files.dir(), files.runtime(), run.events).await;
+    match (machine, patience) {
+        (Ok(Some(mut machine)), Some(timeout)) => machine.shutdown(timeout, run.cancel).await,
+        (Ok(Some(mut machine)), None) => machine.switch_off().await,
+        (Ok(None), _) => Ok(Stopped::Already),
+        // QEMU hangs: it can only be killed, which is what force means.
+        (Err(_), None) => {
+            process.kill().await?;
+            files.remove_run_files();
+            Ok(Stopped::Killed)
+        }
+        (Err(e), Some(_)) => Err(e.hint(format!("End it with `devbox halt -f {name}`."))),
+    }
+}
