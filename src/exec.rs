@@ -6,7 +6,8 @@
 pub mod group;
 pub mod sandbox;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -180,16 +181,22 @@ fn name(command: &Command) -> String {
     Path::new(program).file_name().unwrap_or(program).to_string_lossy().into_owned()
 }
 
-/// One word, quoted for a POSIX shell where it has to be.
+/// One word, quoted for a POSIX shell where it has to be, for people: bytes that are no text are shown.
 #[must_use]
 pub fn quote(word: &OsStr) -> String {
-    let word = word.to_string_lossy();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=+,./:@%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.into_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
+    shell_word(word).to_string_lossy().into_owned()
+}
+
+/// One word, quoted for a POSIX shell where it has to be, byte for byte.
+#[must_use]
+pub fn shell_word(word: &OsStr) -> OsString {
+    let bytes = word.as_bytes();
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-_=+,./:@%".contains(b);
+    if !bytes.is_empty() && bytes.iter().all(plain) {
+        return word.to_owned();
     }
+    let parts: Vec<&[u8]> = bytes.split(|b| *b == b'\'').collect();
+    OsString::from_vec([b"'", &parts.join(&br"'\''"[..])[..], b"'"].concat())
 }
 
 #[cfg(test)]

@@ -2,16 +2,17 @@
 
 use std::io::IsTerminal as _;
 
-use crate::cli::{Context, machine as shared};
+use crate::cli::{Context, completions::machines, machine as shared};
 use crate::error::{Error, Result, exit};
 use crate::project::{Member, select, stop};
 use crate::ui;
+use clap_complete::engine::ArgValueCandidates;
 
 /// Stop the dev box and delete its disk. The box in the store stays.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Only these machines; names and patterns such as `web-*`
-    #[arg(value_name = "MACHINE")]
+    #[arg(value_name = "MACHINE", add = ArgValueCandidates::new(machines))]
     machines: Vec<String>,
     /// Do not ask
     #[arg(short, long)]

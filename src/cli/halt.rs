@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
-use crate::cli::{Context, machine as shared};
+use crate::cli::{Context, completions::machines, machine as shared};
 use crate::error::{Result, exit};
 use crate::project::stop;
+use clap_complete::engine::ArgValueCandidates;
 
 /// A Debian guest shuts down in 5 s, an emulated one in 20; a service may take its 90 s.
-const TIMEOUT: Duration = Duration::from_secs(120);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Shut the dev box down: power button, then off, then kill.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Only these machines; names and patterns such as `web-*`
-    #[arg(value_name = "MACHINE")]
+    #[arg(value_name = "MACHINE", add = ArgValueCandidates::new(machines))]
     machines: Vec<String>,
     /// Switch it off at once, as if its cable was pulled
     #[arg(short, long)]

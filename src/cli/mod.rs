@@ -2,16 +2,25 @@
 
 mod boxes;
 mod build;
+mod completions;
+mod console;
+mod cp;
 mod destroy;
 mod digest;
+mod exec;
 mod halt;
 mod init;
 mod limits;
+mod list;
+mod logs;
 mod machine;
 mod manifest;
 mod parity;
+mod port;
 mod reference;
+mod reload;
 mod schema;
+mod screenshot;
 mod ssh;
 mod ssh_config;
 mod status;
@@ -22,7 +31,8 @@ use std::future::Future;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::CompleteEnv;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -70,14 +80,23 @@ enum Verb {
     Build(build::Args),
     Up(up::Args),
     Halt(halt::Args),
+    Reload(reload::Args),
     Destroy(destroy::Args),
     Status(status::Args),
+    List(list::Args),
     Ssh(ssh::Args),
+    Exec(exec::Args),
+    Cp(cp::Args),
     SshConfig(ssh_config::Args),
+    Port(port::Args),
+    Logs(logs::Args),
+    Console(console::Args),
+    Screenshot(screenshot::Args),
     Box(boxes::Args),
     Parity(parity::Args),
     Digest(digest::Args),
     Manifest(manifest::Args),
+    Completions(completions::Args),
 }
 
 /// What a verb needs from outside.
@@ -138,6 +157,14 @@ impl Context {
 /// Parses the command line, runs the verb, prints its error.
 #[must_use]
 pub fn main() -> ExitCode {
+    match asked_by_a_shell() {
+        Ok(false) => {}
+        Ok(true) => return ExitCode::from(exit::OK),
+        Err(e) => {
+            let _ = e.print();
+            return ExitCode::from(exit::USAGE);
+        }
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
@@ -155,6 +182,14 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Whether a shell asked how a word goes on; then it was answered.
+fn asked_by_a_shell() -> clap::error::Result<bool> {
+    let here = std::env::current_dir().ok();
+    CompleteEnv::with_factory(Cli::command)
+        .var(completions::VARIABLE)
+        .try_complete(std::env::args_os(), here.as_deref())
+}
+
 fn run(cli: Cli) -> Result<u8> {
     let events = Events::new(ui::Terminal::new(cli.verbosity()));
     let ctx = Context { paths: Paths::from_env()?, events };
@@ -169,11 +204,20 @@ fn run(cli: Cli) -> Result<u8> {
         Verb::Build(args) => build::run(args, &ctx),
         Verb::Up(args) => up::run(args, &ctx),
         Verb::Halt(args) => halt::run(args, &ctx),
+        Verb::Reload(args) => reload::run(args, &ctx),
         Verb::Destroy(args) => destroy::run(args, &ctx),
         Verb::Status(args) => status::run(args, &ctx),
+        Verb::List(args) => list::run(args, &ctx),
         Verb::Ssh(args) => ssh::run(args, &ctx),
+        Verb::Exec(args) => exec::run(args, &ctx),
+        Verb::Cp(args) => cp::run(args, &ctx),
         Verb::SshConfig(args) => ssh_config::run(args, &ctx),
+        Verb::Port(args) => port::run(args, &ctx),
+        Verb::Logs(args) => logs::run(args, &ctx),
+        Verb::Console(args) => console::run(args, &ctx),
+        Verb::Screenshot(args) => screenshot::run(args, &ctx),
         Verb::Box(args) => boxes::run(args, &ctx),
+        Verb::Completions(args) => completions::run(args, &ctx),
     };
     done.map_err(|e| match e.kind() {
         Kind::Undetermined => e.with_kind(Kind::Failed),

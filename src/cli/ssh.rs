@@ -3,15 +3,16 @@
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 
-use crate::cli::{Context, machine as shared};
+use crate::cli::{Context, completions::machines, machine as shared};
 use crate::error::{Error, Kind, Result, exit};
 use crate::ui;
+use clap_complete::engine::ArgValueCandidates;
 
 /// Open a shell in the dev box, or run one command; its exit code is passed on.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The machine, where the project has several
-    #[arg(value_name = "MACHINE")]
+    #[arg(value_name = "MACHINE", add = ArgValueCandidates::new(machines))]
     machine: Option<String>,
     /// Run this command line instead of a shell
     #[arg(short, long, value_name = "CMD", allow_hyphen_values = true)]

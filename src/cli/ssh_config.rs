@@ -1,14 +1,15 @@
 //! `devbox ssh-config`.
 
-use crate::cli::{Context, machine as shared};
+use crate::cli::{Context, completions::machines, machine as shared};
 use crate::error::{Result, exit};
 use crate::ui;
+use clap_complete::engine::ArgValueCandidates;
 
 /// Print an ssh configuration for the dev box.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The machine, where the project has several
-    #[arg(value_name = "MACHINE")]
+    #[arg(value_name = "MACHINE", add = ArgValueCandidates::new(machines))]
     machine: Option<String>,
     /// The name in the `Host` line; the machine's name by default
     #[arg(long, value_name = "NAME")]

@@ -2,17 +2,18 @@
 
 use serde_json::{Value, json};
 
-use crate::cli::{Context, machine as shared};
+use crate::cli::{Context, completions::machines, machine as shared};
 use crate::error::{Result, exit};
 use crate::project::status::Status;
 use crate::project::{Member, select};
 use crate::ui;
+use clap_complete::engine::ArgValueCandidates;
 
 /// Say what the dev box of this project is doing, or all of its machines.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Only these machines; names and patterns such as `web-*`
-    #[arg(value_name = "MACHINE")]
+    #[arg(value_name = "MACHINE", add = ArgValueCandidates::new(machines))]
     machines: Vec<String>,
     /// Print JSON
     #[arg(long)]

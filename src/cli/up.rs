@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
-use crate::cli::{Context, machine as shared};
+use crate::cli::{Context, completions::machines, machine as shared};
 use crate::error::{Result, exit};
 use crate::exec::sandbox::Policy;
 use crate::project::up::{Options, up};
 use crate::project::{Project, select};
 use crate::spec;
+use clap_complete::engine::ArgValueCandidates;
 
 /// Boot the dev box of this project, or all of its machines; builds their box first if it is not there.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Only these machines and those that they depend on; names and patterns such as `web-*`
-    #[arg(value_name = "MACHINE")]
+    #[arg(value_name = "MACHINE", add = ArgValueCandidates::new(machines))]
     machines: Vec<String>,
     /// How long to wait until a machine is ready; its `timeout` of the spec by default
     #[arg(long, value_name = "DURATION", value_parser = shared::duration)]

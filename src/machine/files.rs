@@ -124,6 +124,12 @@ impl Files {
         self.runtime.join("serial.sock")
     }
 
+    /// Held by the devbox whose terminal is the serial console.
+    #[must_use]
+    pub fn console_lock(&self) -> PathBuf {
+        self.runtime.join("console.lock")
+    }
+
     /// ssh's control connection.
     #[must_use]
     pub fn ssh_control(&self) -> PathBuf {

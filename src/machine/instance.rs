@@ -52,8 +52,12 @@ pub struct Record {
     pub user: String,
     /// The image below its disk.
     pub base: BaseImage,
-    /// The forwards of the last start: the same ports are tried again.
+    /// The forwards of the last start, and what was added or removed since: the same ports are tried
+    /// again.
     pub forwards: Vec<BoundForward>,
+    /// The forwards that `devbox port add` made, which each start makes again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub added: Vec<BoundForward>,
     /// The process that was last seen ready; means nothing for another one.
     pub ready: Option<Ready>,
 }
@@ -88,7 +92,8 @@ impl Record {
         self.forwards.iter().find(|f| f.guest == guest && f.protocol == protocol)
     }
 
-    /// The forwards to ask for: ssh first, then `wanted`; what names no port gets the one it had.
+    /// The forwards to ask for: ssh first, then `wanted`, then what was added by hand; what names no
+    /// port gets the one it had.
     #[must_use]
     pub fn wishes(&self, wanted: &[Forward]) -> Vec<Forward> {
         let ssh = Forward {
@@ -100,6 +105,17 @@ impl Record {
         };
         let mut all = vec![ssh];
         all.extend_from_slice(wanted);
+        // One that the spec has meanwhile is asked for once.
+        let missing = |added: &&BoundForward| {
+            wanted.iter().all(|f| f.host != Some(added.host) || f.protocol != added.protocol)
+        };
+        all.extend(self.added.iter().filter(missing).map(|added| Forward {
+            guest: added.guest,
+            host: Some(added.host),
+            host_ip: added.host_ip,
+            protocol: added.protocol,
+            auto_correct: true,
+        }));
         for forward in all.iter_mut().filter(|f| f.host.is_none()) {
             forward.host = self.bound(forward.guest, forward.protocol).map(|f| f.host);
         }
@@ -133,11 +149,8 @@ impl Instance {
     /// The project's folder is not there.
     pub fn of_project(paths: &Paths, name: &str, project: &Path) -> Result<Self> {
         let project = fs::canonicalize(project)?;
-        let id = format!("{name}-{}", short_hash(project.as_os_str().as_encoded_bytes()));
-        let dir = paths.machines.join(&id);
-        // Sockets need a short path: the hash alone, of the machine's folder, which is unique.
-        let runtime = paths.runtime.join(short_hash(dir.as_os_str().as_encoded_bytes()));
-        Ok(Instance { name: name.to_owned(), project, files: Files::new(&dir, &runtime) })
+        let folder = format!("{name}-{}", short_hash(project.as_os_str().as_encoded_bytes()));
+        Ok(Self::in_folder(paths, &folder, name, project))
     }
 
     /// All machines of the project in the folder `project` by name, whatever its spec says; also one
@@ -155,6 +168,33 @@ impl Instance {
             }
         }
         Ok(found)
+    }
+
+    /// All machines of this user, of every project, sorted by name; also those that are damaged or
+    /// half made, whose project is then not known and empty here.
+    ///
+    /// # Errors
+    /// The folders cannot be read.
+    pub fn all(paths: &Paths) -> Result<Vec<Self>> {
+        let mut found = vec![];
+        for folder in folders(paths)? {
+            // The hash that `of_project` puts behind the name; anything else is none of ours.
+            let Some((name, _)) = folder.rsplit_once('-') else { continue };
+            let mut instance = Self::in_folder(paths, &folder, name, PathBuf::new());
+            if let Ok(Some(record)) = instance.record() {
+                instance.project = record.project;
+            }
+            found.push(instance);
+        }
+        found.sort_by(|a, b| (&a.name, &a.project).cmp(&(&b.name, &b.project)));
+        Ok(found)
+    }
+
+    fn in_folder(paths: &Paths, folder: &str, name: &str, project: PathBuf) -> Self {
+        let dir = paths.machines.join(folder);
+        // Sockets need a short path: the hash alone, of the machine's folder, which is unique.
+        let runtime = paths.runtime.join(short_hash(dir.as_os_str().as_encoded_bytes()));
+        Instance { name: name.to_owned(), project, files: Files::new(&dir, &runtime) }
     }
 
     /// The machine's name.
@@ -264,6 +304,7 @@ impl Instance {
             user: user.to_owned(),
             base,
             forwards: vec![],
+            added: vec![],
             ready: None,
         };
         self.save(&record)?;

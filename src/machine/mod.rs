@@ -37,6 +37,8 @@ pub use stop::Stopped;
 
 /// How many lines of the serial console an error shows.
 const SERIAL_LINES: usize = 20;
+/// For a picture of the screen: some megabytes, encoded by QEMU in a fraction of a second.
+const SCREEN_WAIT: Duration = Duration::from_secs(5);
 
 /// A running QEMU.
 ///
@@ -213,16 +215,30 @@ impl Machine {
     /// QEMU is gone or refuses.
     pub async fn screenshot(&self) -> Result<PathBuf> {
         let path = self.files.screenshot();
-        let command = schema::screendump {
-            filename: path.to_string_lossy().into_owned(),
-            device: None,
-            head: None,
-            format: Some(schema::ImageFormat::png),
-        };
-        let result = self.qmp.execute_within(command, Duration::from_secs(5)).await;
-        result.map_err(|e| Error::failed("cannot take a screenshot").cause(e))?;
+        dump_screen(&self.qmp, &path).await?;
         Ok(path)
     }
+}
+
+/// Takes a picture of the screen of a guest that runs, as PNG into `to`. Asks the monitor for short
+/// questions, so that it waits for no other command.
+///
+/// # Errors
+/// QEMU does not answer, or refuses.
+pub async fn screenshot(files: &Files, to: &Path) -> Result<()> {
+    let qmp = Qmp::connect(&files.watch_socket(), SCREEN_WAIT).await?;
+    dump_screen(&qmp, to).await
+}
+
+async fn dump_screen(qmp: &Qmp, to: &Path) -> Result<()> {
+    let command = schema::screendump {
+        filename: to.to_string_lossy().into_owned(),
+        device: None,
+        head: None,
+        format: Some(schema::ImageFormat::png),
+    };
+    let result = qmp.execute_within(command, SCREEN_WAIT).await;
+    result.map_err(|e| Error::failed("cannot take a screenshot").cause(e)).map(|_| ())
 }
 
 /// How a wait ended without being ready.

@@ -56,6 +56,43 @@ pub async fn bind(qmp: &Qmp, forwards: &[Forward], events: &Events) -> Result<Ve
     Ok(bound)
 }
 
+/// Binds one more forward of a machine that runs, at exactly its port.
+///
+/// # Errors
+/// The port is taken, or QEMU does not answer.
+pub async fn add(qmp: &Qmp, forward: &BoundForward) -> Result<()> {
+    let wish = Forward {
+        guest: forward.guest,
+        host: Some(forward.host),
+        host_ip: forward.host_ip,
+        protocol: forward.protocol,
+        auto_correct: false,
+    };
+    match try_bind(qmp, &wish, forward.host).await? {
+        None => Ok(()),
+        Some(refusal) => {
+            Err(taken(&wish, forward.host, &refusal).hint("Choose another port, or end its user."))
+        }
+    }
+}
+
+/// Takes a forward from a machine that runs; connections through it go on. False if QEMU had none
+/// at this port.
+///
+/// # Errors
+/// QEMU does not answer, or answers something else.
+pub async fn remove(qmp: &Qmp, forward: &BoundForward) -> Result<bool> {
+    let (protocol, ip, host) = (forward.protocol.as_str(), forward.host_ip, forward.host);
+    let failed = || Error::failed(format!("cannot remove the forward of port {host} of {ip}"));
+    let answer = qmp.human(&format!("hostfwd_remove net0 {protocol}:{ip}:{host}")).await;
+    let answer = answer.map_err(|e| failed().cause(e))?;
+    match answer.trim() {
+        text if text.ends_with("removed") => Ok(true),
+        text if text.ends_with("not found") => Ok(false),
+        text => Err(failed().cause(text)),
+    }
+}
+
 async fn bind_one(qmp: &Qmp, forward: &Forward) -> Result<u16> {
     let Some(wished) = forward.host else { return bind_any(qmp, forward).await };
     let refusal = match try_bind(qmp, forward, wished).await? {
@@ -63,7 +100,9 @@ async fn bind_one(qmp: &Qmp, forward: &Forward) -> Result<u16> {
         Some(refusal) => refusal,
     };
     if !forward.auto_correct {
-        return Err(taken(forward, wished, &refusal));
+        return Err(taken(forward, wished, &refusal).hint(
+            "Choose another `host` port in `[[machine.ports]]`, set `auto_correct = true` there, or end its user.",
+        ));
     }
     for host in (wished..=wished.saturating_add(NEIGHBOURS)).skip(1) {
         if try_bind(qmp, forward, host).await?.is_none() {
@@ -136,9 +175,7 @@ fn taken(forward: &Forward, port: u16, refusal: &str) -> Error {
         }
         None => {}
     }
-    error.hint(
-        "Choose another `host` port in `[[machine.ports]]`, set `auto_correct = true` there, or end its user.",
-    )
+    error
 }
 
 #[cfg(test)]

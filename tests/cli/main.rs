@@ -5,6 +5,7 @@
 
 mod docs;
 mod init;
+mod machines;
 mod schema;
 mod usage;
 mod validate;

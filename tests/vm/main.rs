@@ -13,4 +13,5 @@ mod mirror;
 mod people;
 #[path = "../support/tiny.rs"]
 mod tiny;
+mod verbs;
 mod workbench;

@@ -1,0 +1,116 @@
+//! `devbox list`.
+
+use std::path::Path;
+
+use bytesize::ByteSize;
+use serde_json::{Value, json};
+
+use crate::cli::Context;
+use crate::error::{Result, exit};
+use crate::machine::instance::Instance;
+use crate::project::status::Status;
+use crate::ui;
+
+/// List all machines of this user, of every project.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Everything is looked up now, from files and processes alone: no guest and no QEMU is asked.
+pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
+    let mut rows = vec![];
+    for instance in Instance::all(&ctx.paths)? {
+        let status = Status::look(&instance);
+        // The rest of an interrupted making is no machine.
+        if status.state != "absent" {
+            rows.push(Row { disk_bytes: on_disk(instance.files().dir()), instance, status });
+        }
+    }
+    if args.json {
+        let machines: Vec<Value> = rows.iter().map(Row::json).collect();
+        ui::line(&format!("{:#}", json!({ "schema": 1, "machines": machines })))?;
+        return Ok(exit::OK);
+    }
+    if rows.is_empty() {
+        ctx.events.note("there is no machine; `devbox up` makes one for the project it is run in");
+        return Ok(exit::OK);
+    }
+    table(&rows)?;
+    Ok(exit::OK)
+}
+
+/// One machine.
+struct Row {
+    instance: Instance,
+    status: Status,
+    disk_bytes: u64,
+}
+
+impl Row {
+    /// The project's folder, which may be gone; not known where the record is damaged.
+    fn project(&self) -> Option<&Path> {
+        self.status.record.as_ref().map(|record| record.project.as_path())
+    }
+
+    fn json(&self) -> Value {
+        let record = self.status.record.as_ref();
+        let forwards =
+            record.filter(|_| self.status.pid.is_some()).map_or(&[][..], |r| &r.forwards);
+        json!({
+            "name": self.instance.name(),
+            "state": self.status.state,
+            "text": self.status.text,
+            "project": self.project(),
+            "project_exists": self.project().map(Path::is_dir),
+            "box": record.map(|r| &r.base.reference),
+            "pid": self.status.pid,
+            "ssh_port": self.status.ssh_port(),
+            "forwards": forwards,
+            "disk_bytes": self.disk_bytes,
+            "folder": self.instance.files().dir(),
+        })
+    }
+
+    fn cells(&self) -> [String; 5] {
+        let record = self.status.record.as_ref();
+        let project = match self.project() {
+            Some(dir) if dir.is_dir() => dir.display().to_string(),
+            Some(dir) => format!("{} (gone)", dir.display()),
+            // The folder tells at least which machine it is.
+            None => format!("? ({})", self.instance.files().dir().display()),
+        };
+        [
+            self.instance.name().to_owned(),
+            self.status.state.to_owned(),
+            record.map_or("-".to_owned(), |r| r.base.reference.clone()),
+            ByteSize(self.disk_bytes).display().iec().to_string(),
+            project,
+        ]
+    }
+}
+
+fn table(rows: &[Row]) -> Result<()> {
+    let titles = ["MACHINE", "STATE", "BOX", "DISK", "PROJECT"].map(str::to_owned);
+    let cells: Vec<[String; 5]> =
+        std::iter::once(titles).chain(rows.iter().map(Row::cells)).collect();
+    let width = |i: usize| cells.iter().map(|row| row[i].chars().count()).max().unwrap_or(0);
+    let widths: [usize; 4] = std::array::from_fn(width);
+    for [name, state, reference, disk, project] in &cells {
+        let [a, b, c, d] = widths;
+        ui::line(&format!("{name:a$}  {state:b$}  {reference:c$}  {disk:>d$}  {project}"))?;
+    }
+    Ok(())
+}
+
+/// Bytes that a machine's files take on the host's disk, holes left out. Files that go away meanwhile
+/// count for nothing.
+fn on_disk(dir: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    // The unit of `st_blocks` (stat(3type)).
+    const BLOCK: u64 = 512;
+    let files = walkdir::WalkDir::new(dir).into_iter().filter_map(std::result::Result::ok);
+    files.filter_map(|entry| entry.metadata().ok()).map(|meta| meta.blocks() * BLOCK).sum()
+}

@@ -1,0 +1,182 @@
+//! The verbs about machines, as far as they need none that runs: records are written by hand.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::Sandbox;
+
+impl Sandbox {
+    /// A stopped machine of this project, made of files alone; `record` stands in its machine.json.
+    fn machine(&self, name: &str, project: &str, record: &str) -> PathBuf {
+        let project = self.project().with_file_name(project);
+        let hash = devbox::digest::sha256(project.as_os_str().as_encoded_bytes());
+        let hash = &devbox::digest::hex(&hash)[..8];
+        let machines = self.project().with_file_name("devbox").join("machines");
+        let dir = machines.join(format!("{name}-{hash}"));
+        std::fs::create_dir_all(&dir).expect("made");
+        std::fs::write(dir.join("machine.json"), record).expect("written");
+        dir
+    }
+
+    fn stopped(&self, name: &str, project: &str) -> PathBuf {
+        let record = json!({
+            "format": 1,
+            "name": name,
+            "project": self.project().with_file_name(project),
+            "uuid": "00000000-0000-4000-8000-000000000000",
+            "user": "dev",
+            "base": { "reference": "web:1.0.0", "manifest": "sha256:0", "disk": "/no/disk", "size": 1 },
+            "forwards": [],
+            "ready": null,
+        });
+        self.machine(name, project, &record.to_string())
+    }
+
+    fn spec(&self, machines: &str) {
+        let head = "name = \"web\"\nversion = \"1.0.0\"\n[source]\ntype = \"packages\"\nsuite = \"bookworm\"\n";
+        self.write("devbox.toml", &format!("{head}{machines}"));
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let out = self.devbox().args(args).output().expect("it runs");
+        assert!(out.status.success(), "{out:?}");
+        serde_json::from_slice(&out.stdout).expect("JSON")
+    }
+}
+
+#[test]
+fn status_shows_machines_of_the_spec_and_those_it_does_not_name_any_more() {
+    let s = Sandbox::new();
+    s.spec("[machines.web]\ndepends_on = [\"db\"]\n[machines.db]\n");
+    s.stopped("db", "project");
+    s.stopped("old", "project");
+    s.machine("torn", "project", "{");
+    insta::assert_snapshot!(s.run(&["status"]));
+    let one = s.run(&["status", "d*"]);
+    let lines: Vec<&str> = one.lines().skip(2).take(3).collect();
+    assert_eq!(lines, ["machine  db", "state    stopped", "box      web:1.0.0 (sha256:0)"]);
+    let status = s.json(&["status", "--json"]);
+    assert_eq!(status["schema"], 1);
+    let of = |key: &str| -> Vec<Value> {
+        status["machines"].as_array().expect("machines").iter().map(|m| m[key].clone()).collect()
+    };
+    assert_eq!(of("name"), ["web", "db", "old", "torn"]);
+    assert_eq!(of("state"), ["absent", "stopped", "stopped", "damaged"]);
+    assert_eq!(of("in_spec"), [json!(true), json!(true), json!(false), json!(false)]);
+    assert_eq!(of("forwards"), [json!([]), json!([]), json!([]), json!([])]);
+}
+
+#[test]
+fn a_broken_spec_hides_no_machine_and_a_name_is_asked_for_where_there_are_several() {
+    let s = Sandbox::new();
+    s.write("devbox.toml", "name = ");
+    s.stopped("db", "project");
+    let alone = s.run(&["ssh"]);
+    assert!(alone.starts_with("exit 255") && alone.contains("`db` is stopped"), "{alone}");
+    s.stopped("web", "project");
+    assert_eq!(s.json(&["status", "--json"])["machines"][1]["in_spec"], Value::Null);
+    insta::assert_snapshot!(s.run(&["ssh"]));
+    for args in [
+        &["exec", "--", "true"][..],
+        &["port"],
+        &["logs"],
+        &["screenshot"],
+        &["ssh-config"],
+        &["cp", ":a", "."],
+    ] {
+        let out = s.run(args);
+        assert!(out.starts_with("exit 2") && out.contains("`db`, `web`"), "{args:?}: {out}");
+    }
+    for args in
+        [&["ssh", "nobody"][..], &["halt", "x*"], &["status", "x*"], &["destroy", "-f", "x*"]]
+    {
+        let out = s.run(args);
+        assert!(out.starts_with("exit 2") && out.contains("has no machine `"), "{args:?}: {out}");
+    }
+    // Both go, though nothing says in which order.
+    let out = s.run(&["destroy", "-f"]);
+    assert!(out.starts_with("exit 0") && out.contains("`db` was destroyed"), "{out}");
+    assert_eq!(s.json(&["status", "--json"])["machines"], json!([]));
+}
+
+#[test]
+fn list_shows_every_project_and_a_damaged_record_is_one_line() {
+    let s = Sandbox::new();
+    // No project is needed for it.
+    assert_eq!(s.json(&["list", "--json"]), json!({ "schema": 1, "machines": [] }));
+    s.stopped("web", "project");
+    s.stopped("db", "gone");
+    let torn = s.machine("torn", "elsewhere", "not JSON");
+    let list = s.json(&["list", "--json"]);
+    let of = |key: &str| -> Vec<Value> {
+        list["machines"].as_array().expect("machines").iter().map(|m| m[key].clone()).collect()
+    };
+    assert_eq!(of("name"), ["db", "torn", "web"]);
+    assert_eq!(of("state"), ["stopped", "damaged", "stopped"]);
+    assert_eq!(of("project_exists"), [json!(false), Value::Null, json!(true)]);
+    assert_eq!(of("box")[2], "web:1.0.0");
+    let before = of("disk_bytes")[1].as_u64().expect("bytes");
+    std::fs::write(torn.join("overlay.qcow2"), vec![1; 1 << 20]).expect("written");
+    let after = s.json(&["list", "--json"])["machines"][1]["disk_bytes"].as_u64().expect("bytes");
+    assert!((1 << 20..(1 << 20) + 65_536).contains(&(after - before)), "{before} {after}");
+    let table = s.run(&["list"]);
+    let lines: Vec<Vec<&str>> = table.lines().map(|l| l.split_whitespace().collect()).collect();
+    assert_eq!(lines[2], ["MACHINE", "STATE", "BOX", "DISK", "PROJECT"]);
+    assert_eq!(
+        (lines[3][..3].to_vec(), lines[3].last()),
+        (vec!["db", "stopped", "web:1.0.0"], Some(&"(gone)"))
+    );
+    assert_eq!(lines[4][..3], ["torn", "damaged", "-"]);
+}
+
+#[test]
+fn up_refuses_names_that_the_spec_does_not_have() {
+    let s = Sandbox::new();
+    s.spec("[machines.web]\n[machines.db]\n");
+    insta::assert_snapshot!(s.run(&["up", "webb"]));
+    assert!(s.run(&["reload", "x"]).starts_with("exit 2"));
+}
+
+#[test]
+fn words_that_make_no_sense_are_refused_before_a_machine_is_looked_for() {
+    let s = Sandbox::new();
+    s.spec("");
+    for (args, said) in [
+        (&["exec", "--env", "1=x", "--", "true"][..], "NAME=VALUE"),
+        (&["exec"], "required"),
+        (&["port", "add", "8080"], "HOST:GUEST"),
+        (&["port", "--guest", "0"], "0 is not in 1..=65535"),
+        (&["cp", "one"], "SOURCE"),
+        (&["cp", "one", "two"], "must be in the dev box"),
+        (&["console"], "needs a terminal"),
+        (&["completions", "tcsh"], "bash"),
+    ] {
+        let out = s.run(args);
+        assert!(out.starts_with("exit 2\n") && out.contains(said), "{args:?}: {out}");
+    }
+}
+
+#[test]
+fn a_shell_is_told_verbs_and_the_machines_of_the_project() {
+    let s = Sandbox::new();
+    s.spec("[machines.web-1]\n[machines.db]\n");
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let script = s.run(&["completions", shell]);
+        assert!(script.starts_with("exit 0") && script.contains("devbox"), "{shell}: {script}");
+    }
+    let complete = |words: &[&str]| {
+        let mut devbox = s.devbox();
+        devbox.env("COMPLETE", "fish").arg("--").arg("devbox").args(words);
+        let out = devbox.output().expect("it runs");
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        let word = |line: &str| line.split('\t').next().unwrap_or_default().to_owned();
+        text.lines().map(word).filter(|w| !w.starts_with('-')).collect::<Vec<_>>()
+    };
+    assert_eq!(complete(&["scr"]), ["screenshot"]);
+    assert_eq!(complete(&["ssh", ""]), ["web-1", "db"]);
+    assert_eq!(complete(&["halt", "w"]), ["web-1"]);
+    // Without a project nothing is known, and nothing is said.
+    std::fs::remove_file(s.project().join("devbox.toml")).expect("removed");
+    assert!(complete(&["ssh", ""]).is_empty());
+}
