@@ -5,11 +5,13 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use bytesize::ByteSize;
+use clap::ValueHint;
 
 use crate::cli::{Context, machine as shared};
 use crate::error::{Error, Result, exit};
 use crate::guest::copy::{self, GuestPath};
 use crate::guest::ssh::Client;
+use crate::spec::problem::shown as escaped;
 
 /// Copy files and folders between the host and the dev box; `MACHINE:PATH` or `:PATH` is a path in it.
 #[derive(Debug, clap::Args)]
@@ -18,7 +20,7 @@ pub(crate) struct Args {
     #[arg(long, short)]
     recursive: bool,
     /// What to copy, then where to: into it if it is a folder, else under its name
-    #[arg(required = true, num_args = 2.., value_names = ["SOURCE", "TARGET"])]
+    #[arg(required = true, num_args = 2.., value_names = ["SOURCE", "TARGET"], value_hint = ValueHint::AnyPath)]
     paths: Vec<OsString>,
 }
 
@@ -60,7 +62,8 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
                     0 => String::new(),
                     n => format!(
                         "; left out {n} devices, pipes, or links that lead out of the folder: {}",
-                        arrived.names.join(", ")
+                        // A guest made them up: they go to a terminal.
+                        arrived.names.iter().map(|n| escaped(n)).collect::<Vec<_>>().join(", ")
                     ),
                 };
                 ctx.events.note(format!(

@@ -1,10 +1,11 @@
 //! `devbox destroy`.
 
 use std::io::IsTerminal as _;
+use std::path::PathBuf;
 
 use crate::cli::{Context, completions::machines, machine as shared};
 use crate::error::{Error, Result, exit};
-use crate::project::{Member, select, stop};
+use crate::project::{Member, Project, select, stop};
 use crate::ui;
 use clap_complete::engine::ArgValueCandidates;
 
@@ -14,13 +15,19 @@ pub(crate) struct Args {
     /// Only these machines; names and patterns such as `web-*`
     #[arg(value_name = "MACHINE", add = ArgValueCandidates::new(machines))]
     machines: Vec<String>,
+    /// Those of the project in this folder, which may be gone, instead of the current one
+    #[arg(long, value_name = "DIR")]
+    project: Option<PathBuf>,
     /// Do not ask
     #[arg(short, long)]
     force: bool,
 }
 
 pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
-    let project = shared::project(ctx)?;
+    let project = match &args.project {
+        Some(dir) => Project::at(dir, &ctx.paths)?,
+        None => shared::project(ctx)?,
+    };
     // A folder without a record is the rest of an interrupted making, and goes too.
     let there = |member: &&Member| member.instance.files().dir().exists();
     let chosen = select::members(&project.members().iter().collect::<Vec<_>>(), &args.machines)?;

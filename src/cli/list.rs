@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::cli::Context;
 use crate::error::{Result, exit};
+use crate::exec::quote;
 use crate::machine::instance::Instance;
 use crate::project::status::Status;
 use crate::ui;
@@ -39,6 +40,15 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
         return Ok(exit::OK);
     }
     table(&rows)?;
+    for row in &rows {
+        if let Some(dir) = row.project().filter(|dir| !dir.is_dir()) {
+            ctx.events.note(format!(
+                "the project of `{0}` is gone; remove the machine with `devbox destroy --project {1} {0}`",
+                row.instance.name(),
+                quote(dir.as_os_str())
+            ));
+        }
+    }
     Ok(exit::OK)
 }
 

@@ -6,7 +6,7 @@ use crate::cli::Context;
 use crate::error::{Error, Result};
 use crate::machine::instance::{Instance, Record, State};
 use crate::project::{Member, Project, select};
-use crate::spec;
+use crate::spec::{self, Spec};
 
 /// The project of the current folder.
 pub(super) fn project(ctx: &Context) -> Result<Project> {
@@ -18,6 +18,25 @@ pub(super) fn existing<'a>(project: &'a Project, patterns: &[String]) -> Result<
     let all: Vec<&Member> = project.members().iter().collect();
     let chosen = select::members(&all, patterns)?;
     Ok(chosen.into_iter().filter(|member| member.instance.exists()).collect())
+}
+
+/// The machines of the spec that are named, or all of them: those that can come up.
+pub(super) fn wanted<'a>(
+    project: &Project,
+    spec: &'a Spec,
+    patterns: &[String],
+) -> Result<Vec<&'a str>> {
+    let gone = |member: &&Member| {
+        member.in_spec == Some(false) && patterns.iter().any(|name| name == member.name())
+    };
+    if let Some(member) = project.existing().find(gone) {
+        let name = member.name();
+        return Err(Error::usage(format!("`{name}` is not in the spec any more")).hint(format!(
+            "Write `[machines.{name}]` into it again, or remove the machine with `devbox destroy {name}`."
+        )));
+    }
+    let all: Vec<&str> = spec.machines.iter().map(|machine| machine.name.as_str()).collect();
+    select::names_of(&all, patterns)
 }
 
 /// The one machine that a verb is about; it exists.

@@ -6,7 +6,7 @@ use crate::cli::{Context, completions::machines, halt, machine as shared};
 use crate::error::{Result, exit};
 use crate::exec::sandbox::Policy;
 use crate::project::up::{Options, up};
-use crate::project::{Member, Project, select, stop};
+use crate::project::{Member, Project, stop};
 use crate::spec;
 use clap_complete::engine::ArgValueCandidates;
 
@@ -28,8 +28,7 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
     // Before anything is stopped: what cannot come up again goes on.
     let spec = spec::load(None)?;
     let project = Project::here(&ctx.paths)?;
-    let all: Vec<&str> = spec.machines.iter().map(|machine| machine.name.as_str()).collect();
-    let names = select::names_of(&all, &args.machines)?;
+    let names = shared::wanted(&project, &spec, &args.machines)?;
     let chosen = |member: &&Member| names.contains(&member.name());
     let members: Vec<&Member> = project.existing().filter(chosen).collect();
     let patience = (!args.force).then_some(halt::TIMEOUT);

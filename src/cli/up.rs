@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::cli::{Context, completions::machines, machine as shared};
 use crate::error::{Result, exit};
 use crate::exec::sandbox::Policy;
+use crate::project::Project;
 use crate::project::up::{Options, up};
-use crate::project::{Project, select};
 use crate::spec;
 use clap_complete::engine::ArgValueCandidates;
 
@@ -27,8 +27,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
     let spec = spec::load(None)?;
     let project = Project::here(&ctx.paths)?;
-    let all: Vec<&str> = spec.machines.iter().map(|machine| machine.name.as_str()).collect();
-    let names = select::names_of(&all, &args.machines)?;
+    let names = shared::wanted(&project, &spec, &args.machines)?;
     for old in project.existing().filter(|member| member.in_spec == Some(false)) {
         ctx.events.warn(format!(
             "`{0}` is a machine of this project and not in the spec any more; remove it with `devbox destroy {0}`",

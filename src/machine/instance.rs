@@ -146,9 +146,9 @@ impl Instance {
     /// The machine `name` of the project in the folder `project`; touches nothing.
     ///
     /// # Errors
-    /// The project's folder is not there.
+    /// The project's folder cannot be read.
     pub fn of_project(paths: &Paths, name: &str, project: &Path) -> Result<Self> {
-        let project = fs::canonicalize(project)?;
+        let project = canonical(project)?;
         let folder = format!("{name}-{}", short_hash(project.as_os_str().as_encoded_bytes()));
         Ok(Self::in_folder(paths, &folder, name, project))
     }
@@ -159,7 +159,7 @@ impl Instance {
     /// # Errors
     /// The folders cannot be read.
     pub fn of_folder(paths: &Paths, project: &Path) -> Result<Vec<Self>> {
-        let project = fs::canonicalize(project)?;
+        let project = canonical(project)?;
         let suffix = format!("-{}", short_hash(project.as_os_str().as_encoded_bytes()));
         let mut found = vec![];
         for folder in folders(paths)? {
@@ -369,6 +369,15 @@ impl Instance {
             fs::remove_dir_all(self.files.runtime())?;
         }
         Ok(())
+    }
+}
+
+/// A project's folder as the kernel names it. One that is gone is taken at its word: its machines are
+/// there still.
+fn canonical(project: &Path) -> Result<PathBuf> {
+    match fs::canonicalize(project) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(std::path::absolute(project)?),
+        other => Ok(other?),
     }
 }
 

@@ -69,10 +69,19 @@ impl Project {
         Self::open(dir, spec::read(&file).ok().and_then(|read| read.ok()), paths)
     }
 
+    /// The project in the folder `dir`, which may be gone, with its machines.
+    ///
+    /// # Errors
+    /// The folders of machines cannot be read.
+    pub fn at(dir: &Path, paths: &Paths) -> Result<Self> {
+        let spec = spec::read(&dir.join(spec::FILE_NAME));
+        Self::open(dir, spec.ok().and_then(|read| read.ok()), paths)
+    }
+
     /// The project in `dir` with this spec, if it has one that can be read.
     ///
     /// # Errors
-    /// The folder is not there, or the folders of machines cannot be read.
+    /// The folders of machines cannot be read.
     pub fn open(dir: &Path, spec: Option<Spec>, paths: &Paths) -> Result<Self> {
         let mut members = vec![];
         for machine in spec.iter().flat_map(|spec| &spec.machines) {

@@ -3,6 +3,9 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
+use tokio::sync::OnceCell;
+
 use crate::build;
 use crate::crash;
 use crate::error::{Error, Kind, Result};
@@ -62,11 +65,13 @@ pub async fn up(
         run.events.phase(format!("Starting {}", list(&names)));
     }
     let one_of_many = spec.machines.len() > 1;
+    let accel = OnceCell::new();
     let nodes: Vec<Node<_>> = nodes
         .into_iter()
         .map(|(machine, instance, lock)| {
             let events = if several { run.events.part(&machine.name) } else { run.events.clone() };
-            let start = Start { spec, machine, instance, options, one_of_many, run, events };
+            let start =
+                Start { spec, machine, instance, options, one_of_many, run, events, accel: &accel };
             Node {
                 name: machine.name.clone(),
                 after: machine.depends_on.clone(),
@@ -88,11 +93,10 @@ pub async fn up(
     })
     .await;
     if run.cancel.is_cancelled() {
-        for (instance, (_, end)) in all.iter().zip(&ends) {
-            if matches!(end, End::Done(Came::Started)) {
-                switch_off_again(instance, run).await?;
-            }
-        }
+        let started =
+            all.iter().zip(&ends).filter(|(_, (_, end))| matches!(end, End::Done(Came::Started)));
+        let off = join_all(started.map(|(instance, _)| switch_off_again(instance, run))).await;
+        off.into_iter().collect::<Result<()>>()?;
     }
     order::together(ends, "not up").map(|_| ())
 }
@@ -155,6 +159,8 @@ struct Start<'a> {
     run: Run<'a>,
     /// The run's events, with the machine's name where several come up.
     events: Events,
+    /// What this host runs guests by: found once, when the first machine needs it.
+    accel: &'a OnceCell<Accelerator>,
 }
 
 impl Start<'_> {
@@ -272,9 +278,13 @@ impl Start<'_> {
             )));
         }
         self.events.phase(format!("Booting `{}`", self.instance.name()));
-        let choice = accel::choose(&self.run.paths.cache).await?;
-        self.events.note(&choice.reason);
-        let config = config(self.machine, &self.instance, &record, choice.accelerator);
+        let choose = async || {
+            let choice = accel::choose(&self.run.paths.cache).await?;
+            self.run.events.note(&choice.reason);
+            Ok::<_, Error>(choice.accelerator)
+        };
+        let accelerator = *self.accel.get_or_try_init(choose).await?;
+        let config = config(self.machine, &self.instance, &record, accelerator);
         let (dir, runtime) = (self.instance.files().dir(), self.instance.files().runtime());
         let mut machine =
             Machine::launch(config, dir, runtime, &self.events, self.run.cancel).await?;

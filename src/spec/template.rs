@@ -51,4 +51,10 @@ memory = "1GiB"
 # [[machine.ports]]
 # guest = 80
 # host = 8080
+
+# Several machines on the same image; what one does not say itself stands in [machine].
+# [machines.web]
+# depends_on = ["db"]
+# [machines.db]
+# memory = "2GiB"
 "#;

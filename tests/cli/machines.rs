@@ -128,6 +128,18 @@ fn list_shows_every_project_and_a_damaged_record_is_one_line() {
         (vec!["db", "stopped", "web:1.0.0"], Some(&"(gone)"))
     );
     assert_eq!(lines[4][..3], ["torn", "damaged", "-"]);
+    // Where there is no project to go to, its machines can be removed still.
+    let gone = s.project().with_file_name("gone");
+    let command = format!("devbox destroy --project {} db", gone.display());
+    assert!(
+        table
+            .replace("SANDBOX", &s.project().parent().expect("a parent").display().to_string())
+            .contains(&command),
+        "{table}"
+    );
+    let out = s.run(&["destroy", "-f", "--project", gone.to_str().expect("text"), "db"]);
+    assert!(out.starts_with("exit 0") && out.contains("`db` was destroyed"), "{out}");
+    assert_eq!(s.json(&["list", "--json"])["machines"].as_array().map(Vec::len), Some(2));
 }
 
 #[test]
@@ -135,7 +147,11 @@ fn up_refuses_names_that_the_spec_does_not_have() {
     let s = Sandbox::new();
     s.spec("[machines.web]\n[machines.db]\n");
     insta::assert_snapshot!(s.run(&["up", "webb"]));
-    assert!(s.run(&["reload", "x"]).starts_with("exit 2"));
+    s.stopped("old", "project");
+    for verb in ["up", "reload"] {
+        let out = s.run(&[verb, "old"]);
+        assert!(out.starts_with("exit 2") && out.contains("`old` is not in the spec"), "{out}");
+    }
 }
 
 #[test]

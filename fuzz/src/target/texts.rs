@@ -1,9 +1,11 @@
 //! Targets whose input is the text itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
 use std::path::Path;
 
 use super::checks;
+use crate::archive::Reader;
 use crate::checksum;
 use crate::error::{Error, Kind, Result};
 use crate::image::boot::{self, Files};
@@ -114,4 +116,24 @@ pub fn console(data: &[u8]) {
     let paths = report.changes.iter().flat_map(|change| [&change.what, &change.path]);
     assert!(said.chain(paths).all(|text| !text.contains('\n')), "{report:?}");
     assert!(!report.complete || log.contains("devbox-seal: end sealed"), "{report:?}");
+}
+
+/// What a guest sends where a folder is copied from it. The input is the whole stream.
+pub fn archive(data: &[u8]) {
+    let mut reader = Reader::new(data);
+    loop {
+        match reader.next() {
+            Ok(None) => return,
+            Err(e) => return checks::error(&e),
+            Ok(Some(entry)) => {
+                assert!(entry.path.len() <= 4096 && entry.link.len() <= 4096, "{entry:?}");
+                assert!(entry.mode <= 0o777, "{entry:?}");
+                let mut content = vec![];
+                // Cut short is an error, and nothing is longer than it said.
+                let whole = reader.content().read_to_end(&mut content).is_ok();
+                let size = content.len() as u64;
+                assert!(if whole { size == entry.size } else { size < entry.size }, "{entry:?}");
+            }
+        }
+    }
 }

@@ -193,7 +193,8 @@ fn check_sum(block: &[u8; BLOCK]) -> Result<()> {
     // The sum of all bytes, the checksum's own eight taken as spaces.
     let sum: u64 = block.iter().map(|b| u64::from(*b)).sum();
     let own: u64 = block[148..156].iter().map(|b| u64::from(*b)).sum();
-    if number(&block[148..156]) == Some(sum - own + 8 * u64::from(b' ')) {
+    // Every checksum holds where a fuzzer looks for what is behind it.
+    if cfg!(fuzzing) || number(&block[148..156]) == Some(sum - own + 8 * u64::from(b' ')) {
         Ok(())
     } else {
         Err(bad("a header does not have its checksum"))
