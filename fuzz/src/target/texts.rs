@@ -123,7 +123,7 @@ pub fn archive(data: &[u8]) {
     let mut reader = Reader::new(data);
     loop {
         match reader.next() {
-            Ok(None) => return,
+            Ok(None) => return reader.drain(),
             Err(e) => return checks::error(&e),
             Ok(Some(entry)) => {
                 assert!(entry.path.len() <= 4096 && entry.link.len() <= 4096, "{entry:?}");
