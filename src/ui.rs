@@ -68,6 +68,15 @@ pub fn data(
     out.flush().map_err(cannot_write)
 }
 
+/// Passes on what a guest's console sends, byte for byte, to the terminal that is connected to it.
+///
+/// # Errors
+/// Standard output does not take it.
+pub fn console(bytes: &[u8]) -> crate::error::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(cannot_write)
+}
+
 /// Asks a question on standard error; only `y` and `yes` are a yes.
 ///
 /// # Errors

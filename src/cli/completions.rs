@@ -15,7 +15,8 @@ const SHELLS: [&str; 5] = ["bash", "elvish", "fish", "powershell", "zsh"];
 
 /// Print a script that completes verbs, options and machine names in a shell.
 ///
-/// For bash: `source <(devbox completions bash)` in ~/.bashrc. The script asks `devbox` each time, so
+/// bash and zsh: `source <(devbox completions bash)` in ~/.bashrc, or with `zsh` in ~/.zshrc. fish:
+/// `devbox completions fish | source` in ~/.config/fish/config.fish. The script asks `devbox` each time, so
 /// that it knows the machines of the current folder and stays right after an update.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{Context, completions::machines, machine as shared};
 use crate::error::{Error, Result, exit};
 use crate::machine::lock::Lock;
+use crate::ui;
 use clap_complete::engine::ArgValueCandidates;
 
 /// Ctrl-], as telnet and `virsh console` have it: no program in a guest needs it.
@@ -53,9 +54,10 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
         end
     })?;
     // The guest's last line may have no end.
+    ui::console(b"\r\n")?;
     ctx.events.note(match end {
-        End::Left => format!("\nleft `{name}`, which goes on"),
-        End::Closed => format!("\n`{name}` has stopped"),
+        End::Left => format!("left `{name}`, which goes on"),
+        End::Closed => format!("`{name}` has stopped"),
         End::Cancelled => return Err(Error::interrupted("interrupted")),
     });
     Ok(exit::OK)
@@ -74,7 +76,7 @@ enum End {
 
 /// Passes bytes on, both ways, as they are.
 fn talk(mut stream: &UnixStream, cancel: &CancellationToken) -> Result<End> {
-    let (input, mut output) = (std::io::stdin(), std::io::stdout());
+    let input = std::io::stdin();
     let mut piece = [0; PIECE];
     while !cancel.is_cancelled() {
         let ready = {
@@ -88,9 +90,8 @@ fn talk(mut stream: &UnixStream, cancel: &CancellationToken) -> Result<End> {
         if ready[1] {
             match stream.read(&mut piece)? {
                 0 => return Ok(End::Closed),
-                n => output.write_all(&piece[..n])?,
+                n => ui::console(&piece[..n])?,
             }
-            output.flush()?;
         }
         if ready[0] {
             // Not through the buffer of `Stdin`, which `poll` would not see.
