@@ -143,6 +143,28 @@ fn list_shows_every_project_and_a_damaged_record_is_one_line() {
 }
 
 #[test]
+fn logs_of_a_stopped_machine_are_shown_without_what_a_terminal_would_obey() {
+    let s = Sandbox::new();
+    s.spec("");
+    let dir = s.stopped("web", "project");
+    let never = s.run(&["logs"]);
+    assert!(never.starts_with("exit 1") && never.contains("`web` was never started"), "{never}");
+    let long = "x".repeat(100_000);
+    let log = format!("one\r\n\u{1b}[2J\u{1b}[31mtwo\r\n{long}\r\nlogin: ");
+    std::fs::write(dir.join("serial.log"), log).expect("written");
+    std::fs::write(dir.join("qemu.log"), "a warning\n").expect("written");
+    let out = |args: &[&str]| {
+        let out = s.devbox().args(args).output().expect("it runs");
+        assert!(out.status.success(), "{out:?}");
+        String::from_utf8(out.stdout).expect("text")
+    };
+    let all = out(&["logs"]);
+    assert!(all.starts_with("one\ntwo\nxxx") && all.ends_with("xxx\nlogin: \n"), "{:.40}", all);
+    assert_eq!(out(&["logs", "web", "-n", "1"]), "login: \n");
+    assert_eq!(out(&["logs", "--qemu"]), "a warning\n");
+}
+
+#[test]
 fn up_refuses_names_that_the_spec_does_not_have() {
     let s = Sandbox::new();
     s.spec("[machines.web]\n[machines.db]\n");

@@ -39,7 +39,11 @@ fn insist_on_order(text: &str, first: &str, second: &str) {
 #[test]
 fn machines_come_up_after_what_they_need_and_go_down_before_it() {
     let project = project("several", "");
+    let spec = |db: &str| spec(db).replace("\"tiny\"", "\"several\"");
+    // A box of its own, which is not there yet: built once for all three.
+    std::fs::write(project.dir().join("devbox.toml"), spec("")).expect("write the spec");
     let said = exits(&mut project.devbox(&["up"]), 0);
+    assert_eq!(said.err.matches("building it first").count(), 1, "{}", said.err);
     insist_on_order(&said.err, "db: `db` is ready", "web: Booting `web`");
     assert!(said.err.contains("log: `log` is ready; log in with `devbox ssh log`"), "{}", said.err);
     assert_eq!(
@@ -55,7 +59,7 @@ fn machines_come_up_after_what_they_need_and_go_down_before_it() {
     insist(&said, &["no machine `webb`", "Did you mean `web`?"]);
 
     // What the spec does not name any more is shown and can be removed, even by a broken spec.
-    let only_db = format!("{}{TINY_MACHINE}\n[machines.db]\n", tiny_spec("tiny", ""));
+    let only_db = format!("{}{TINY_MACHINE}\n[machines.db]\n", tiny_spec("several", ""));
     std::fs::write(project.dir().join("devbox.toml"), only_db).expect("write the spec");
     let table = exits(&mut project.devbox(&["status"]), 0).out;
     assert!(table.contains("running (not in the spec any more)"), "{table}");

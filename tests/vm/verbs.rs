@@ -143,7 +143,7 @@ fn a_hostile_guest_writes_nothing_outside(project: &Project) {
         assert!(!project.dir().join("escaped").exists() && !target.join("escaped").exists());
         assert!(!Path::new("/tmp/in").exists());
     }
-    run(&mut project.devbox(&["ssh", "-c", "sed -i 's,:/bin/shell$,:/bin/sh,' /etc/passwd"]));
+    run(&mut project.devbox(&["ssh", "-c", "sed -i 's,:/bin/shell$,:/bin/sh,' /etc/passwd; sync"]));
     run(&mut project.devbox(&["ssh", "--", "-O", "exit"]));
 }
 
