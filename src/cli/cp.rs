@@ -15,6 +15,7 @@ use crate::spec::problem::shown as escaped;
 
 /// Copy files and folders between the host and the dev box; `MACHINE:PATH` or `:PATH` is a path in it.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "devbox cp [OPTIONS] <SOURCE>... <TARGET>")]
 pub(crate) struct Args {
     /// Copy folders with all that is in them
     #[arg(long, short)]

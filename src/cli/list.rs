@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use crate::cli::Context;
 use crate::error::{Result, exit};
 use crate::exec::quote;
+use crate::machine::config::Protocol;
 use crate::machine::instance::Instance;
+use crate::machine::ports::BoundForward;
 use crate::project::status::Status;
 use crate::ui;
 
@@ -65,10 +67,14 @@ impl Row {
         self.status.record.as_ref().map(|record| record.project.as_path())
     }
 
+    /// What leads into it, while it runs.
+    fn forwards(&self) -> &[BoundForward] {
+        let record = self.status.record.as_ref().filter(|_| self.status.pid.is_some());
+        record.map_or(&[], |record| &record.forwards)
+    }
+
     fn json(&self) -> Value {
         let record = self.status.record.as_ref();
-        let forwards =
-            record.filter(|_| self.status.pid.is_some()).map_or(&[][..], |r| &r.forwards);
         json!({
             "name": self.instance.name(),
             "state": self.status.state,
@@ -78,13 +84,13 @@ impl Row {
             "box": record.map(|r| &r.base.reference),
             "pid": self.status.pid,
             "ssh_port": self.status.ssh_port(),
-            "forwards": forwards,
+            "forwards": self.forwards(),
             "disk_bytes": self.disk_bytes,
             "folder": self.instance.files().dir(),
         })
     }
 
-    fn cells(&self) -> [String; 5] {
+    fn cells(&self) -> [String; 6] {
         let record = self.status.record.as_ref();
         let project = match self.project() {
             Some(dir) if dir.is_dir() => dir.display().to_string(),
@@ -97,22 +103,37 @@ impl Row {
             self.status.state.to_owned(),
             record.map_or("-".to_owned(), |r| r.base.reference.clone()),
             ByteSize(self.disk_bytes).display().iec().to_string(),
+            ports(self.forwards()),
             project,
         ]
     }
 }
 
 fn table(rows: &[Row]) -> Result<()> {
-    let titles = ["MACHINE", "STATE", "BOX", "DISK", "PROJECT"].map(str::to_owned);
-    let cells: Vec<[String; 5]> =
+    let titles = ["MACHINE", "STATE", "BOX", "DISK", "PORTS", "PROJECT"].map(str::to_owned);
+    let cells: Vec<[String; 6]> =
         std::iter::once(titles).chain(rows.iter().map(Row::cells)).collect();
     let width = |i: usize| cells.iter().map(|row| row[i].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 4] = std::array::from_fn(width);
-    for [name, state, reference, disk, project] in &cells {
-        let [a, b, c, d] = widths;
-        ui::line(&format!("{name:a$}  {state:b$}  {reference:c$}  {disk:>d$}  {project}"))?;
+    let widths: [usize; 5] = std::array::from_fn(width);
+    for [name, state, reference, disk, ports, project] in &cells {
+        let [a, b, c, d, e] = widths;
+        ui::line(&format!(
+            "{name:a$}  {state:b$}  {reference:c$}  {disk:>d$}  {ports:e$}  {project}"
+        ))?;
     }
     Ok(())
+}
+
+/// `40123:22 8080:80`: the host's ports and where they lead.
+fn ports(forwards: &[BoundForward]) -> String {
+    let word = |f: &BoundForward| match f.protocol {
+        Protocol::Tcp => format!("{}:{}", f.host, f.guest),
+        Protocol::Udp => format!("{}:{}/udp", f.host, f.guest),
+    };
+    match forwards {
+        [] => "-".to_owned(),
+        all => all.iter().map(word).collect::<Vec<_>>().join(" "),
+    }
 }
 
 /// Bytes that a machine's files take on the host's disk, holes left out. Files that go away meanwhile

@@ -122,7 +122,7 @@ fn list_shows_every_project_and_a_damaged_record_is_one_line() {
     assert!((1 << 20..(1 << 20) + 65_536).contains(&(after - before)), "{before} {after}");
     let table = s.run(&["list"]);
     let lines: Vec<Vec<&str>> = table.lines().map(|l| l.split_whitespace().collect()).collect();
-    assert_eq!(lines[2], ["MACHINE", "STATE", "BOX", "DISK", "PROJECT"]);
+    assert_eq!(lines[2], ["MACHINE", "STATE", "BOX", "DISK", "PORTS", "PROJECT"]);
     assert_eq!(
         (lines[3][..3].to_vec(), lines[3].last()),
         (vec!["db", "stopped", "web:1.0.0"], Some(&"(gone)"))

@@ -47,6 +47,10 @@ fn it_is_listed(project: &Project) {
     assert_eq!((&own["state"], &own["box"]), (&"running".into(), &"tiny:1.0.0".into()));
     assert!(own["disk_bytes"].as_u64().is_some_and(|n| n > 100_000), "{own}");
     assert!(own["ssh_port"].is_u64(), "{own}");
+    let table = exits(&mut project.devbox(&["list"]), 0).out;
+    let line =
+        table.lines().find(|l| l.ends_with(dir.to_str().expect("text"))).expect("this machine");
+    assert!(line.contains(&format!(" {}:22 ", own["ssh_port"])), "{line}");
 }
 
 fn programs_get_their_words(project: &Project) {
@@ -178,6 +182,12 @@ fn ports_come_and_go(project: &Project) {
         &exits(&mut project.devbox(&["port", "remove", &format!("{free}:22")]), 1),
         &["no forward"],
     );
+    // UDP has numbers of its own, on an address that is named.
+    let udp = format!("127.0.0.2:{free}:53/udp");
+    run(&mut project.devbox(&["port", "add", &udp]));
+    assert!(std::net::UdpSocket::bind(("127.0.0.2", free)).is_err(), "QEMU has it");
+    run(&mut project.devbox(&["port", "remove", &udp]));
+    assert!(std::net::UdpSocket::bind(("127.0.0.2", free)).is_ok(), "and has given it back");
     let own = format!("{}:22", ssh.trim());
     insist(&exits(&mut project.devbox(&["port", "remove", &own]), 1), &["`devbox ssh` uses"]);
 }
