@@ -28,16 +28,17 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
         Some(dir) => Project::at(dir, &ctx.paths)?,
         None => shared::project(ctx)?,
     };
-    // A folder without a record is the rest of an interrupted making, and goes too.
-    let there = |member: &&Member| member.instance.files().dir().exists();
     let chosen = select::members(&project.members().iter().collect::<Vec<_>>(), &args.machines)?;
+    // A folder without a record is the rest of an interrupted making: it goes too, without a word.
+    let there = |member: &&Member| member.instance.files().dir().exists();
     let members: Vec<&Member> = chosen.into_iter().filter(there).collect();
-    let Some(names) = names(&members) else {
-        ctx.events.note("this project has no machine");
-        return Ok(exit::OK);
-    };
-    if !args.force {
-        let disks = if members.len() == 1 { "its disk" } else { "their disks" };
+    let made: Vec<&str> =
+        members.iter().filter(|m| m.instance.exists()).map(|m| m.name()).collect();
+    let names = select::list(&made);
+    if made.is_empty() {
+        ctx.events.note("there is no machine to destroy");
+    } else if !args.force {
+        let disks = if made.len() == 1 { "its disk" } else { "their disks" };
         if !std::io::stdin().is_terminal() {
             let what = format!("not destroyed without being asked for: {names}");
             return Err(Error::usage(what).hint(format!(
@@ -50,10 +51,4 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
     }
     ctx.block_on(async |cancel| stop::destroy(&members, ctx.work(&cancel)).await)?;
     Ok(exit::OK)
-}
-
-/// The machines in words; `None` if there are none.
-fn names(members: &[&Member]) -> Option<String> {
-    let names: Vec<&str> = members.iter().map(|member| member.name()).collect();
-    (!names.is_empty()).then(|| select::list(&names))
 }

@@ -28,7 +28,7 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
     let project = shared::project(ctx)?;
     let members = shared::existing(&project, &args.machines)?;
     if members.is_empty() {
-        ctx.events.note("this project has no machine");
+        ctx.events.note("there is no machine to stop");
         return Ok(exit::OK);
     }
     let patience = (!args.force).then_some(args.timeout.unwrap_or(TIMEOUT));

@@ -22,6 +22,11 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
     let project = shared::project(ctx)?;
+    if project.spec().is_none() {
+        ctx.events.warn(
+            "the spec has problems, see `devbox validate`; machines are known from their folders",
+        );
+    }
     let chosen = select::members(&project.members().iter().collect::<Vec<_>>(), &args.machines)?;
     let found: Vec<(&Member, Status)> = chosen
         .into_iter()

@@ -94,10 +94,20 @@ fn a_broken_spec_hides_no_machine_and_a_name_is_asked_for_where_there_are_severa
         let out = s.run(args);
         assert!(out.starts_with("exit 2") && out.contains("has no machine `"), "{args:?}: {out}");
     }
-    // Both go, though nothing says in which order.
+    assert!(s.run(&["status"]).contains("the spec has problems, see `devbox validate`"));
+    // Both go, though nothing says in which order; what a broken `up` left goes with them.
+    let rest = s.stopped("rest", "project");
+    std::fs::remove_file(rest.join("machine.json")).expect("removed");
+    let asked = s.run(&["destroy"]);
+    assert!(asked.starts_with("exit 2") && asked.contains("for: `db`, `web`\n"), "{asked}");
     let out = s.run(&["destroy", "-f"]);
     assert!(out.starts_with("exit 0") && out.contains("`db` was destroyed"), "{out}");
     assert_eq!(s.json(&["status", "--json"])["machines"], json!([]));
+    assert!(!rest.exists());
+    for verb in ["halt", "destroy"] {
+        let out = s.run(&[verb, "-f"]);
+        assert!(out.starts_with("exit 0") && out.contains("there is no machine to"), "{out}");
+    }
 }
 
 #[test]
