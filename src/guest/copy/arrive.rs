@@ -11,6 +11,8 @@ use crate::host;
 
 /// Room that is left on the host's disk, whatever a guest sends.
 const RESERVE: u64 = 64 << 20;
+/// Files and folders of one copy: each takes an inode of the host, whose number is bounded too.
+const ENTRIES: u64 = 5_000_000;
 /// How many names of what was left out are kept.
 const NAMES: usize = 5;
 /// Copied at once.
@@ -73,6 +75,10 @@ impl Place {
         let mut entries = 0u64;
         while let Some(entry) = reader.next()? {
             entries += 1;
+            if entries > ENTRIES {
+                return Err(Error::failed(format!("the guest sent more than {ENTRIES} files"))
+                    .hint("Copy a part of them, or make one file of them in the guest."));
+            }
             if self.recursive {
                 self.entry(&entry, &mut reader, &mut arrived)?;
             } else if entries == 1 && entry.kind == Kind::File {
