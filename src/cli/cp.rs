@@ -9,7 +9,7 @@ use clap::ValueHint;
 
 use crate::cli::{Context, machine as shared};
 use crate::error::{Error, Result, exit};
-use crate::guest::copy::{self, GuestPath};
+use crate::guest::copy::{self, Arrived, GuestPath};
 use crate::guest::ssh::Client;
 use crate::spec::problem::shown as escaped;
 
@@ -59,25 +59,33 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
                 let client = client(ctx, machine)?;
                 let from = GuestPath::new(path);
                 let arrived = copy::to_host(&client, &from, target, args.recursive)?;
-                let left_out = match arrived.left_out {
-                    0 => String::new(),
-                    n => format!(
-                        "; left out {n} devices, pipes, or links that lead out of the folder: {}",
-                        // A guest made them up: they go to a terminal.
-                        arrived.names.iter().map(|n| escaped(n)).collect::<Vec<_>>().join(", ")
-                    ),
+                let files = match arrived.files {
+                    1 => "1 file".to_owned(),
+                    n => format!("{n} files"),
                 };
                 ctx.events.note(format!(
-                    "copied `{}` to `{}`: {} files, {}{left_out}",
+                    "copied `{}` to `{}`: {files}, {}{}",
                     shown(&client, path),
                     target.display(),
-                    arrived.files,
-                    ByteSize(arrived.bytes).display().iec()
+                    ByteSize(arrived.bytes).display().iec(),
+                    left_out(&arrived)
                 ));
             }
         }
     }
     Ok(exit::OK)
+}
+
+/// What did not come along. A guest made the names up, and they go to a terminal.
+fn left_out(arrived: &Arrived) -> String {
+    let names: Vec<String> = arrived.names.iter().map(|name| escaped(name)).collect();
+    match arrived.left_out {
+        0 => String::new(),
+        n => format!(
+            "; left out {n}, such as {}: no devices, pipes, or links that lead out are copied",
+            names.join(", ")
+        ),
+    }
 }
 
 fn one_side() -> Error {
