@@ -15,6 +15,13 @@ pub const POINTS: &[&str] = &[
     "build.output-written",
     "machine.before-cont",
     "up.started",
+    "template.staged",
+    "up.restored",
+    "up.identified",
+    "suspend.saved",
+    "suspend.recorded",
+    "snapshot.saved",
+    "snapshot.forgotten",
 ];
 
 /// Dies here if a test asked for it. Does nothing in a normal build.

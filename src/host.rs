@@ -14,6 +14,8 @@ pub struct Paths {
     pub store: PathBuf,
     /// One folder a machine.
     pub machines: PathBuf,
+    /// One folder a template, from which machines start warm.
+    pub templates: PathBuf,
     /// What can be made or fetched again: downloads, package trees, probe results.
     pub cache: PathBuf,
     /// Sockets: short, because a Unix socket's path holds 107 bytes (`sun_path`, unix(7)).
@@ -40,6 +42,7 @@ impl Paths {
             return Ok(Paths {
                 store: home.join("store"),
                 machines: home.join("machines"),
+                templates: home.join("templates"),
                 cache: home.join("cache"),
                 runtime,
             });
@@ -53,6 +56,7 @@ impl Paths {
         Ok(Paths {
             store: data.join("store"),
             machines: data.join("machines"),
+            templates: data.join("templates"),
             cache: base.cache_dir().join("devbox"),
             runtime,
         })
@@ -88,4 +92,41 @@ pub fn free_bytes(path: &Path) -> Result<u64> {
         Error::failed(format!("cannot ask for the free space of `{}`", existing.display())).cause(e)
     })?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Random bytes, fit for keys.
+///
+/// # Errors
+/// The kernel's random source cannot be read.
+pub fn random<const N: usize>() -> Result<[u8; N]> {
+    use std::io::Read as _;
+    let mut bytes = [0; N];
+    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A new random UUID (version 4, RFC 4122) as text.
+///
+/// # Errors
+/// The kernel's random source cannot be read.
+pub fn new_uuid() -> Result<String> {
+    let mut b: [u8; 16] = random()?;
+    b[6] = b[6] & 0x0f | 0x40;
+    b[8] = b[8] & 0x3f | 0x80;
+    let hex: String = b.iter().map(|b| format!("{b:02x}")).collect();
+    Ok(format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_uuid_is_version_4_and_never_the_same() {
+        let (a, b) = (new_uuid().expect("urandom"), new_uuid().expect("urandom"));
+        assert_ne!(a, b);
+        assert_eq!(a.len(), 36);
+        assert_eq!(a.as_bytes()[14], b'4');
+        assert!(matches!(a.as_bytes()[19], b'8' | b'9' | b'a' | b'b'));
+    }
 }

@@ -26,6 +26,7 @@ fn paths(home: &Path) -> Paths {
     Paths {
         store: home.join("store"),
         machines: home.join("machines"),
+        templates: home.join("templates"),
         cache: home.join("cache"),
         runtime: home.join("run"),
     }

@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 use devbox::event::Events;
 use devbox::guest::seed::Seed;
 use devbox::guest::ssh::{Client, Ended, Remote, Target};
+use devbox::host;
 use devbox::machine::config::{
     Accelerator, Config, DirectKernel, Disk, DiskFormat, Firmware, Forward, Lifetime, Network,
-    Protocol, new_uuid,
+    Protocol,
 };
-use devbox::machine::ready::ssh_probes;
+use devbox::machine::ready::{serial_probe, ssh_probes};
 use devbox::machine::{Machine, Stopped};
 use tokio_util::sync::CancellationToken;
 
@@ -46,7 +47,7 @@ fn overlay(dir: &Path, base: &Path) -> Disk {
 fn config(disk: Disk, firmware: Firmware) -> Config {
     Config {
         name: "tiny".to_owned(),
-        uuid: new_uuid().expect("a uuid"),
+        uuid: host::new_uuid().expect("a uuid"),
         cpus: 1,
         memory: 256 << 20,
         firmware,
@@ -58,6 +59,9 @@ fn config(disk: Disk, firmware: Firmware) -> Config {
         rtc: None,
         lifetime: Lifetime::WithParent,
         agent: false,
+        spare_slots: 0,
+        memory_file: None,
+        incoming: None,
     }
 }
 
@@ -66,15 +70,15 @@ async fn boots_and_powers_off(firmware: Firmware) {
     let never = CancellationToken::new();
     let (ssh_dir, seed) = (dir.path().join("ssh"), dir.path().join("seed.iso"));
     let (user, host_key) = Client::keys(&ssh_dir, "tiny").expect("keys");
-    let uuid = new_uuid().expect("a uuid");
-    let mac = devbox::machine::config::mac(&uuid);
+    let uuid = host::new_uuid().expect("a uuid");
+    let mac = devbox::machine::config::NAT_MAC;
     Seed {
         instance_id: "i-1".to_owned(),
         hostname: "little",
         user: "dev",
-        authorized_key: user.public(),
-        host_key: &host_key,
-        mac: Some(&mac),
+        authorized_key: Some(user.public()),
+        host_key: Some(&host_key),
+        mac: Some(mac),
     }
     .write(&seed)
     .expect("a seed");
@@ -99,7 +103,8 @@ async fn boots_and_powers_off(firmware: Firmware) {
     let target =
         Target { name: "tiny".to_owned(), user: "dev".to_owned(), host: Ipv4Addr::LOCALHOST, port };
     let client = Client::new(&ssh_dir, &run.join("c"), target, host_key.public()).expect("client");
-    let ready = machine.wait_ready(&ssh_probes(&client), PATIENCE, &never).await;
+    let [banner, login] = ssh_probes(&client);
+    let ready = machine.wait_ready(&[serial_probe(), banner, login], PATIENCE, &never).await;
     ready.unwrap_or_else(|e| panic!("{e}"));
     eprintln!("ready after {:.1} s", start.elapsed().as_secs_f64());
 

@@ -50,10 +50,9 @@ impl Guest {
             (KeyPair::generate("devbox build")?, KeyPair::generate("build host")?);
         crate::host::private_dir(&ssh_dir)?;
         key.write(&Client::key_path(&ssh_dir))?;
-        let uuid = config::new_uuid()?;
+        let uuid = crate::host::new_uuid()?;
         let seed = work.file("seed.iso");
-        let mac = config::mac(&uuid);
-        seed::write(&seed, &uuid, &spec.seal.hostname, &mac, &key, &host_key)?;
+        seed::write(&seed, &uuid, &spec.seal.hostname, config::NAT_MAC, &key, &host_key)?;
 
         let config = Config {
             name: format!("{}-build", spec.name),
@@ -86,6 +85,9 @@ impl Guest {
             rtc: None,
             lifetime: Lifetime::WithParent,
             agent: false,
+            spare_slots: 0,
+            memory_file: None,
+            incoming: None,
         };
         let machine = Machine::launch(config, &dir, work.runtime(), events, cancel).await?;
         let port = machine.forwarded(22).map(|f| (f.host_ip, f.host));
@@ -97,8 +99,9 @@ impl Guest {
         let client = Client::new(&ssh_dir, &control, target, host_key.public())?;
         let key = key.public().split_whitespace().nth(1).unwrap_or_default().to_owned();
         let mut guest = Guest { machine, client, key };
-        let mut probes = ready::ssh_probes(&guest.client);
-        probes.push(ready::cloud_init_probe(&guest.client));
+        let [banner, login] = ready::ssh_probes(&guest.client);
+        let cloud_init = ready::cloud_init_probe(&guest.client);
+        let probes = [ready::serial_probe(), banner, login, cloud_init];
         if let Err(e) = guest.machine.wait_ready(&probes, READY, cancel).await {
             guest.kill().await?;
             return Err(e);

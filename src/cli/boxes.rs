@@ -5,7 +5,7 @@ use clap::Subcommand;
 use fs_err as fs;
 use serde_json::{Value, json};
 
-use crate::cli::Context;
+use crate::cli::{Context, templates};
 use crate::error::{Error, Result, exit};
 use crate::host::Paths;
 use crate::store::{BoxRef, Live, Pruned, Store};
@@ -47,8 +47,17 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Remove what no box and no machine needs.
+    /// List the templates that machines start from.
+    Templates {
+        /// Print as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove what no box and no machine needs, and templates that fit no box.
     Prune {
+        /// Remove all templates; the next `devbox up` makes new ones.
+        #[arg(long)]
+        templates: bool,
         /// Only say what would be removed.
         #[arg(long)]
         dry_run: bool,
@@ -78,8 +87,10 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
             let removed = store.remove(&name, &version, &live(&ctx.paths)?)?;
             report(&format!("removed {name}:{version}"), &removed, json)?;
         }
-        Verb::Prune { dry_run, json } => {
-            let pruned = store.prune(&live(&ctx.paths)?, dry_run)?;
+        Verb::Templates { json } => templates::list(ctx, json)?,
+        Verb::Prune { templates: all, dry_run, json } => {
+            let mut pruned = store.prune(&live(&ctx.paths)?, dry_run)?;
+            pruned.temporary.extend(templates::prune(ctx, &store, all, dry_run)?);
             report(if dry_run { "would remove" } else { "removed" }, &pruned, json)?;
         }
     }
@@ -166,7 +177,7 @@ fn report(what: &str, pruned: &Pruned, json: bool) -> Result<()> {
     ui::line(&format!("{what}: {files} files, {}", size(pruned.bytes())))
 }
 
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     ByteSize::b(bytes).display().iec().to_string()
 }
 
@@ -263,6 +274,7 @@ mod tests {
         let paths = Paths {
             store: path("store"),
             machines: path("machines"),
+            templates: path("templates"),
             cache: path("cache"),
             runtime: path("runtime"),
         };

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::cli::Context;
 use crate::error::{Error, Result};
 use crate::machine::instance::{Instance, Record, State};
+use crate::machine::pause::run_state;
 use crate::project::{Member, Project, select};
 use crate::spec::{self, Spec};
 
@@ -63,7 +64,13 @@ pub(super) fn running(ctx: &Context, name: Option<&str>) -> Result<(Instance, Re
     let (instance, record) = one(ctx, name)?;
     let name = instance.name();
     match instance.state(&record) {
+        State::Running(_)
+            if run_state(&instance.files().watch_socket()).as_deref() == Some("paused") =>
+        {
+            Err(suspended(name))
+        }
         State::Running(_) => Ok((instance, record)),
+        _ if record.suspended.is_some() => Err(suspended(name)),
         State::Died => Err(Error::failed(format!("`{name}` is stopped: QEMU ended unexpectedly"))
             .detail(format!("serial log: {}", instance.files().serial_log().display()))
             .detail(format!("QEMU's log: {}", instance.files().qemu_log().display()))
@@ -72,6 +79,10 @@ pub(super) fn running(ctx: &Context, name: Option<&str>) -> Result<(Instance, Re
             Err(Error::failed(format!("`{name}` is stopped")).hint("Start it with `devbox up`."))
         }
     }
+}
+
+fn suspended(name: &str) -> Error {
+    Error::failed(format!("`{name}` is suspended")).hint("Let it go on with `devbox resume`.")
 }
 
 /// A duration on the command line, as in the spec (`90s`, `10m`).

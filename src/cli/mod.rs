@@ -2,11 +2,13 @@
 
 mod boxes;
 mod build;
+mod bundle;
 mod completions;
 mod console;
 mod cp;
 mod destroy;
 mod digest;
+mod doctor;
 mod exec;
 mod halt;
 mod init;
@@ -19,11 +21,15 @@ mod parity;
 mod port;
 mod reference;
 mod reload;
+mod resume;
 mod schema;
 mod screenshot;
+mod snapshot;
 mod ssh;
 mod ssh_config;
 mod status;
+mod suspend;
+mod templates;
 mod up;
 mod validate;
 
@@ -81,6 +87,9 @@ enum Verb {
     Up(up::Args),
     Halt(halt::Args),
     Reload(reload::Args),
+    Suspend(suspend::Args),
+    Resume(resume::Args),
+    Snapshot(snapshot::Args),
     Destroy(destroy::Args),
     Status(status::Args),
     List(list::Args),
@@ -93,6 +102,8 @@ enum Verb {
     Console(console::Args),
     Screenshot(screenshot::Args),
     Box(boxes::Args),
+    Doctor(doctor::Args),
+    Bundle(bundle::Args),
     Parity(parity::Args),
     Digest(digest::Args),
     Manifest(manifest::Args),
@@ -205,6 +216,9 @@ fn run(cli: Cli) -> Result<u8> {
         Verb::Up(args) => up::run(args, &ctx),
         Verb::Halt(args) => halt::run(args, &ctx),
         Verb::Reload(args) => reload::run(args, &ctx),
+        Verb::Suspend(args) => suspend::run(args, &ctx),
+        Verb::Resume(args) => resume::run(args, &ctx),
+        Verb::Snapshot(args) => snapshot::run(args, &ctx),
         Verb::Destroy(args) => destroy::run(args, &ctx),
         Verb::Status(args) => status::run(args, &ctx),
         Verb::List(args) => list::run(args, &ctx),
@@ -218,6 +232,8 @@ fn run(cli: Cli) -> Result<u8> {
         Verb::Screenshot(args) => screenshot::run(args, &ctx),
         Verb::Box(args) => boxes::run(args, &ctx),
         Verb::Completions(args) => completions::run(args, &ctx),
+        Verb::Doctor(args) => doctor::run(args, &ctx),
+        Verb::Bundle(args) => bundle::run(args, &ctx),
     };
     done.map_err(|e| match e.kind() {
         Kind::Undetermined => e.with_kind(Kind::Failed),

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::cli::{Context, completions::machines, halt, machine as shared};
 use crate::error::{Result, exit};
-use crate::exec::sandbox::Policy;
 use crate::project::up::{Options, up};
 use crate::project::{Member, Project, stop};
 use crate::spec;
@@ -32,7 +31,7 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
     let chosen = |member: &&Member| names.contains(&member.name());
     let members: Vec<&Member> = project.existing().filter(chosen).collect();
     let patience = (!args.force).then_some(halt::TIMEOUT);
-    let options = Options { timeout: args.timeout, sandbox: Policy::default() };
+    let options = Options { timeout: args.timeout, ..Options::default() };
     ctx.block_on(async |cancel| {
         stop::halt(&members, patience, ctx.work(&cancel)).await?;
         up(&project, &spec, &names, &options, ctx.work(&cancel)).await

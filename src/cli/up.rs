@@ -6,7 +6,7 @@ use crate::cli::{Context, completions::machines, machine as shared};
 use crate::error::{Result, exit};
 use crate::exec::sandbox::Policy;
 use crate::project::Project;
-use crate::project::up::{Options, up};
+use crate::project::up::{self, Options};
 use crate::spec;
 use clap_complete::engine::ArgValueCandidates;
 
@@ -19,9 +19,23 @@ pub(crate) struct Args {
     /// How long to wait until a machine is ready; its `timeout` of the spec by default
     #[arg(long, value_name = "DURATION", value_parser = shared::duration)]
     timeout: Option<Duration>,
+    /// Boot a new machine instead of restoring it from a template
+    #[arg(long)]
+    cold: bool,
+    /// When a machine counts as up: its ssh server speaks, a login works, or cloud-init has finished too
+    #[arg(long, value_enum, default_value_t = Wait::Ready)]
+    wait: Wait,
     /// Where a box has to be built, let `qemu-img` read disks with all your rights if this host cannot isolate it.
     #[arg(long)]
     allow_unsandboxed: bool,
+}
+
+/// The words of `--wait`.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Wait {
+    Boot,
+    Ssh,
+    Ready,
 }
 
 pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
@@ -34,8 +48,18 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
             old.name()
         ));
     }
-    let options =
-        Options { timeout: args.timeout, sandbox: Policy::from_flag(args.allow_unsandboxed) };
-    ctx.block_on(async |cancel| up(&project, &spec, &names, &options, ctx.work(&cancel)).await)?;
+    let options = Options {
+        timeout: args.timeout,
+        sandbox: Policy::from_flag(args.allow_unsandboxed),
+        cold: args.cold,
+        wait: match args.wait {
+            Wait::Boot => up::Wait::Boot,
+            Wait::Ssh => up::Wait::Ssh,
+            Wait::Ready => up::Wait::Ready,
+        },
+    };
+    ctx.block_on(async |cancel| {
+        up::up(&project, &spec, &names, &options, ctx.work(&cancel)).await
+    })?;
     Ok(exit::OK)
 }

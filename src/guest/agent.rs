@@ -8,6 +8,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use qapi::qga as schema;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
@@ -18,6 +19,19 @@ use crate::error::{Error, Result};
 /// in base64 at most, and nothing here asks for that much.
 const LINE_LIMIT: u64 = 64 << 20;
 const DELIMITER: u8 = 0xff;
+/// Between two questions whether a program has ended.
+const POLL: Duration = Duration::from_millis(20);
+
+/// A program that ran in the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ran {
+    /// Its exit code; 128 and the signal's number if a signal ended it.
+    pub code: i64,
+    /// Its standard output.
+    pub out: Vec<u8>,
+    /// Its standard error.
+    pub err: Vec<u8>,
+}
 
 /// A conversation with the guest's agent.
 #[derive(Debug)]
@@ -79,6 +93,59 @@ impl Agent {
         }
         let value = reply.get("return").cloned().unwrap_or_default();
         serde_json::from_value(value).map_err(|e| Error::failed(failed()).cause(e))
+    }
+
+    /// Whether the agent takes this command: distributions switch some of them off.
+    ///
+    /// # Errors
+    /// The agent did not answer in time.
+    pub async fn allows(&mut self, command: &str, timeout: Duration) -> Result<bool> {
+        let info = self.execute(schema::guest_info {}, timeout).await?;
+        Ok(info.supported_commands.iter().any(|c| c.name == command && c.enabled))
+    }
+
+    /// Runs a program in the guest with this standard input, as the agent's user (root), and waits
+    /// until it has ended.
+    ///
+    /// # Errors
+    /// The agent refuses, the program cannot be started, or it has not ended within `timeout`; it
+    /// then goes on in the guest.
+    pub async fn run(
+        &mut self,
+        program: &str,
+        args: &[&str],
+        input: &[u8],
+        timeout: Duration,
+    ) -> Result<Ran> {
+        let end = tokio::time::Instant::now() + timeout;
+        let command = schema::guest_exec {
+            path: program.to_owned(),
+            arg: Some(args.iter().map(|a| (*a).to_owned()).collect()),
+            env: None,
+            input_data: Some(input.to_vec()),
+            capture_output: Some(schema::GuestExecCaptureOutput::flag(true)),
+        };
+        let pid = self.execute(command, timeout).await?.pid;
+        loop {
+            let left = end.saturating_duration_since(tokio::time::Instant::now());
+            if left.is_zero() {
+                return Err(Error::failed(format!(
+                    "`{program}` in the guest has not ended within {} s",
+                    timeout.as_secs()
+                )));
+            }
+            let status = self.execute(schema::guest_exec_status { pid }, left).await?;
+            if status.exited {
+                let code = status.exitcode.or(status.signal.map(|s| 128 + s)).unwrap_or(-1);
+                let (out, err) = (status.out_data, status.err_data);
+                return Ok(Ran {
+                    code,
+                    out: out.unwrap_or_default(),
+                    err: err.unwrap_or_default(),
+                });
+            }
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     async fn within<T>(

@@ -1,7 +1,10 @@
-//! The inside of a guest: its keys, its cloud-init seed, commands over ssh, its agent.
+//! The inside of a guest: its keys, its cloud-init seed, commands over ssh, its agent, the
+//! identity of a copy.
 
 pub mod agent;
+pub mod clock;
 pub mod copy;
+pub mod identity;
 pub mod iso9660;
 pub mod keys;
 pub mod seed;

@@ -19,10 +19,10 @@ pub struct Seed<'a> {
     pub hostname: &'a str,
     /// The account that is made, with password-less sudo and the key below.
     pub user: &'a str,
-    /// The public key that may log in as `user`, one line.
-    pub authorized_key: &'a str,
-    /// The guest's ssh host key: known here before the first connection.
-    pub host_key: &'a KeyPair,
+    /// The public key that may log in as `user`, one line; nobody may if absent.
+    pub authorized_key: Option<&'a str>,
+    /// The guest's ssh host key: known here before the first connection. If absent, none is told.
+    pub host_key: Option<&'a KeyPair>,
     /// The network card's address; no network configuration if absent.
     pub mac: Option<&'a str>,
 }
@@ -59,6 +59,10 @@ impl Seed<'_> {
     }
 
     fn user_data(&self) -> Value {
+        let keys = self.host_key.map_or(
+            json!({}),
+            |pair| json!({"ed25519_private": pair.private(), "ed25519_public": pair.public()}),
+        );
         json!({
             "hostname": self.hostname,
             "preserve_hostname": false,
@@ -70,16 +74,13 @@ impl Seed<'_> {
                 "shell": "/bin/bash",
                 "sudo": "ALL=(ALL) NOPASSWD:ALL",
                 "lock_passwd": true,
-                "ssh_authorized_keys": [self.authorized_key],
+                "ssh_authorized_keys": self.authorized_key.as_slice(),
             }],
             "disable_root": true,
             "ssh_pwauth": false,
             "ssh_deletekeys": true,
             "ssh_genkeytypes": ["ed25519"],
-            "ssh_keys": {
-                "ed25519_private": self.host_key.private(),
-                "ed25519_public": self.host_key.public(),
-            },
+            "ssh_keys": keys,
             // The log of the serial console is evidence for people, not a place for keys.
             "ssh": {"emit_keys_to_console": false},
             "no_ssh_fingerprints": true,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::config::{Accelerator, Config, Disk, DiskFormat, Network};
+use super::config::{Accelerator, Config, Disk, DiskFormat, Incoming, NAT_MAC, Network};
 use super::files::Files;
 
 /// The pinned machine type: the guest sees the same hardware whatever newer QEMU runs it.
@@ -13,6 +13,9 @@ use super::files::Files;
 /// 7.2 is the oldest QEMU that devbox is tested with (Debian 12); QEMU keeps a machine type for six
 /// years.
 pub const MACHINE_TYPE: &str = "pc-q35-7.2";
+
+/// The node of the disk that boots; it holds the machine's snapshots.
+pub(super) const ROOT_NODE: &str = "disk0";
 
 /// UEFI firmware images, found by [`super::firmware::find`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +52,11 @@ pub fn argv(config: &Config, files: &Files, uefi: Option<&FirmwareImages>) -> Ve
     }
     network(&mut a, config);
     ports(&mut a, config, files);
+    spare_slots(&mut a, config.spare_slots);
+    if matches!(config.incoming, Some(Incoming::Template(_))) {
+        // The state is named over the monitor, after the capabilities that it was saved with.
+        a.pair("-incoming", "defer");
+    }
     a.0
 }
 
@@ -92,7 +100,8 @@ fn identity(a: &mut Args, config: &Config, files: &Files) {
 }
 
 fn hardware(a: &mut Args, config: &Config) {
-    a.pair("-machine", format!("{MACHINE_TYPE},usb=off,vmport=off,smm=off"));
+    a.pair("-machine", format!("{MACHINE_TYPE},usb=off,vmport=off,smm=off,memory-backend=mem"));
+    memory(a, config);
     match config.accelerator {
         Accelerator::Kvm => {
             a.pair("-accel", "kvm");
@@ -111,6 +120,30 @@ fn hardware(a: &mut Args, config: &Config) {
     a.device(&json!({"driver": "VGA", "id": "video0"}));
     a.pair("-object", "rng-builtin,id=rng0");
     a.device(&json!({"driver": "virtio-rng-pci", "id": "entropy0", "rng": "rng0"}));
+    // A new id at each start of QEMU: a guest that goes on from a saved state sees that it was
+    // copied, and its kernel takes new random state ("Virtual Machine Generation ID", Microsoft).
+    a.device(&json!({"driver": "vmgenid", "id": "generation0", "guid": "auto"}));
+}
+
+/// The same name for every kind of memory: a saved state names the memory that it belongs to.
+fn memory(a: &mut Args, config: &Config) {
+    let mut object = json!({"qom-type": "memory-backend-ram", "id": "mem", "size": config.memory});
+    if let Some(file) = &config.memory_file {
+        object["qom-type"] = json!("memory-backend-file");
+        object["mem-path"] = json!(file.path.to_string_lossy());
+        object["share"] = json!(file.written);
+    }
+    a.pair("-object", object.to_string());
+}
+
+/// All in one slot of the root bus, one function each.
+fn spare_slots(a: &mut Args, count: u8) {
+    for n in 0..count.min(8) {
+        a.device(&json!({
+            "driver": "pcie-root-port", "id": format!("spare{n}"), "bus": "pcie.0",
+            "addr": format!("10.{n}"), "multifunction": true, "chassis": n + 1,
+        }));
+    }
 }
 
 fn firmware(a: &mut Args, images: &FirmwareImages) {
@@ -166,7 +199,7 @@ fn network(a: &mut Args, config: &Config) {
     let restrict = if *restrict { "on" } else { "off" };
     a.pair("-netdev", format!("user,id=net0,restrict={restrict}"));
     a.device(&json!({
-        "driver": "virtio-net-pci", "id": "net0-dev", "netdev": "net0", "mac": config.mac(),
+        "driver": "virtio-net-pci", "id": "net0-dev", "netdev": "net0", "mac": NAT_MAC,
         // No network boot: it costs seconds and could boot something else.
         "romfile": "",
     }));

@@ -37,6 +37,9 @@ fn dev_box() -> Config {
         rtc: None,
         lifetime: Lifetime::Detached,
         agent: true,
+        spare_slots: 2,
+        memory_file: None,
+        incoming: None,
     }
 }
 

@@ -3,12 +3,14 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 /// One virtual machine, complete: the same config gives the same command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// The name in messages and in QEMU's process title.
     pub name: String,
-    /// RFC 4122 text; how the process is recognised, and the guest's SMBIOS UUID. See [`new_uuid`].
+    /// RFC 4122 text; how the process is recognised, and the guest's SMBIOS UUID. See [`crate::host::new_uuid`].
     pub uuid: String,
     /// Virtual processors, at least 1.
     pub cpus: u32,
@@ -33,10 +35,36 @@ pub struct Config {
     pub lifetime: Lifetime,
     /// A virtio-serial port for the QEMU guest agent.
     pub agent: bool,
+    /// Empty slots (PCI Express root ports) for devices that come later; at most 8.
+    pub spare_slots: u8,
+    /// A file as the guest's memory; anonymous memory if absent.
+    pub memory_file: Option<MemoryFile>,
+    /// Goes on from this saved state instead of starting the firmware.
+    pub incoming: Option<Incoming>,
+}
+
+/// A saved state of a machine of the same shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Incoming {
+    /// The devices' state of a template; the memory is [`Config::memory_file`].
+    Template(PathBuf),
+    /// A snapshot with memory in the first disk, by its name.
+    Snapshot(String),
+}
+
+/// A file as the guest's memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryFile {
+    /// The file, absolute; QEMU makes it if it is not there, as large as the memory.
+    pub path: PathBuf,
+    /// Whether the guest's writes reach the file. If not, the mapping is private: many machines
+    /// share the pages that none of them has written.
+    pub written: bool,
 }
 
 /// The guest's firmware.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Firmware {
     /// SeaBIOS.
     Bios,
@@ -45,7 +73,8 @@ pub enum Firmware {
 }
 
 /// What runs the guest's instructions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Accelerator {
     /// The Linux kernel's virtual machine: the guest runs on the processor.
     Kvm,
@@ -116,7 +145,7 @@ pub struct Forward {
 }
 
 /// The protocol of a forward.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// TCP.
@@ -145,56 +174,10 @@ pub enum Lifetime {
     WithParent,
 }
 
-impl Config {
-    /// The network card's address: QEMU's prefix 52:54:00 and three bytes of the UUID, so that it
-    /// stays the same for a machine. Every machine has a network of its own, so a clash does no harm.
-    #[must_use]
-    pub fn mac(&self) -> String {
-        mac(&self.uuid)
-    }
-}
+/// The spare slots of a dev box: one for each folder, disk or card that it is given while it runs.
+pub const SPARE_SLOTS: u8 = 8;
 
-/// The network card's address of the machine with this UUID, see [`Config::mac`].
-#[must_use]
-pub fn mac(uuid: &str) -> String {
-    let hex: Vec<u8> = uuid.bytes().filter(u8::is_ascii_hexdigit).take(6).collect();
-    let pairs: Vec<String> =
-        hex.chunks(2).map(|p| String::from_utf8_lossy(p).to_lowercase()).collect();
-    let mut pairs = pairs.into_iter().chain(std::iter::repeat("00".to_owned()));
-    let mut next = || pairs.next().unwrap_or_default();
-    format!("52:54:00:{}:{}:{}", next(), next(), next())
-}
-
-/// A new random UUID (version 4, RFC 4122) as text.
-///
-/// # Errors
-/// The kernel's random source cannot be read.
-pub fn new_uuid() -> crate::error::Result<String> {
-    use std::io::Read as _;
-    let mut b = [0u8; 16];
-    fs_err::File::open("/dev/urandom")?.read_exact(&mut b)?;
-    b[6] = b[6] & 0x0f | 0x40;
-    b[8] = b[8] & 0x3f | 0x80;
-    let hex: String = b.iter().map(|b| format!("{b:02x}")).collect();
-    Ok(format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_new_uuid_is_version_4_and_never_the_same() {
-        let (a, b) = (new_uuid().expect("urandom"), new_uuid().expect("urandom"));
-        assert_ne!(a, b);
-        assert_eq!(a.len(), 36);
-        assert_eq!(a.as_bytes()[14], b'4');
-        assert!(matches!(a.as_bytes()[19], b'8' | b'9' | b'a' | b'b'));
-    }
-
-    #[test]
-    fn the_mac_follows_the_uuid_and_survives_a_short_one() {
-        assert_eq!(mac("A1b2c3d4-0000-4000-8000-000000000000"), "52:54:00:a1:b2:c3");
-        assert_eq!(mac("a1"), "52:54:00:a1:00:00");
-    }
-}
+/// The address of the network card behind user-mode NAT: QEMU's own default for a first card. The
+/// same for all machines, since each has that network to itself, and a machine that is restored
+/// from a template keeps the template's.
+pub const NAT_MAC: &str = "52:54:00:12:34:56";

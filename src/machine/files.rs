@@ -100,6 +100,12 @@ impl Files {
         self.dir.join("screen.png")
     }
 
+    /// The evidence of the last wait that failed, in one file.
+    #[must_use]
+    pub fn bundle(&self) -> PathBuf {
+        self.dir.join("bundle.tar.gz")
+    }
+
     /// QEMU's monitor for the devbox that holds the lock; QEMU serves one client at a time.
     #[must_use]
     pub fn qmp_socket(&self) -> PathBuf {

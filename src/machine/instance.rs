@@ -2,17 +2,19 @@
 //!
 //! The record says what the machine is made of; whether it runs is never recorded but looked up.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
-use super::config::{self, Forward, Protocol};
+use super::config::{self, Accelerator, Config, Firmware, Forward, Protocol};
 use super::files::Files;
 use super::lock::Lock;
 use super::ports::BoundForward;
 use super::process::Process;
+use super::template::Template;
 use crate::digest::{hex, sha256};
 use crate::error::{Error, Result};
 use crate::exec::{self, tools};
@@ -21,7 +23,7 @@ use crate::guest::ssh::{Client, Target};
 use crate::host::{self, Paths};
 
 /// The version of the record's shape.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// The guest's port of ssh.
 pub const SSH_PORT: u16 = 22;
 
@@ -41,7 +43,7 @@ pub struct BaseImage {
 /// What a machine is made of: `machine.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    format: u32,
+    pub(crate) format: u32,
     /// The machine's name, which is its host name.
     pub name: String,
     /// The folder of its devbox.toml.
@@ -60,6 +62,58 @@ pub struct Record {
     pub added: Vec<BoundForward>,
     /// The process that was last seen ready; means nothing for another one.
     pub ready: Option<Ready>,
+    /// It is being restored from a template and has the template's identity still: what crashed
+    /// then is thrown away and made anew.
+    pub unfinished: bool,
+    /// The hardware of its last start.
+    pub shape: Option<Shape>,
+    /// Its memory is saved in its disk as [`SUSPENDED`], and it goes on from there.
+    pub suspended: Option<Saved>,
+    /// Its snapshots, by name.
+    pub snapshots: BTreeMap<String, Saved>,
+}
+
+/// The name of the snapshot that a suspended machine goes on from; no name that people can give.
+pub const SUSPENDED: &str = "devbox suspended";
+
+/// The part of a machine's configuration that only a restart can change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Memory in bytes.
+    pub memory: u64,
+    /// Firmware.
+    pub firmware: Firmware,
+    /// What runs the guest's instructions.
+    pub accelerator: Accelerator,
+    /// Empty slots for devices.
+    pub spare_slots: u8,
+}
+
+impl From<&Config> for Shape {
+    fn from(config: &Config) -> Self {
+        Shape {
+            cpus: config.cpus,
+            memory: config.memory,
+            firmware: config.firmware,
+            accelerator: config.accelerator,
+            spare_slots: config.spare_slots,
+        }
+    }
+}
+
+/// A snapshot of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    /// Seconds since 1970.
+    pub made: i64,
+    /// The hardware that its memory belongs to; `None` for a snapshot of the disk alone.
+    pub shape: Option<Shape>,
+    /// Whether the guest had been seen ready.
+    pub ready: bool,
+    /// Whether `push` made it, so that `pop` takes it.
+    pub pushed: bool,
 }
 
 /// A process by its id and its start time.
@@ -265,36 +319,39 @@ impl Instance {
         }
     }
 
-    /// Makes a new machine on `base`: keys, seed, and a disk layer grown to `disk` bytes. The record
-    /// comes last, so that an interrupted making leaves nothing that counts. The lock is held.
+    /// Makes a new machine on `base`: keys, seed, and a disk layer of `disk` bytes; with a template, a copy
+    /// of the template's layer. The record comes last, so that an interrupted making leaves nothing
+    /// that counts. The lock is held.
     ///
     /// # Errors
-    /// A file cannot be written, or `disk` is smaller than the image.
-    pub fn create(&self, base: BaseImage, disk: Option<u64>, user: &str) -> Result<Record> {
-        let size = disk.unwrap_or(base.size);
-        if size < base.size {
-            return Err(Error::usage(format!(
-                "`machine.disk` of `{}` is smaller than its image: {size} and {} bytes",
-                self.name, base.size
-            ))
-            .hint("Make `machine.disk` larger, or leave it out."));
-        }
+    /// A file cannot be written.
+    pub fn create(
+        &self,
+        base: BaseImage,
+        disk: u64,
+        user: &str,
+        template: Option<&Template>,
+    ) -> Result<Record> {
         self.clear()?;
-        let uuid = config::new_uuid()?;
+        let uuid = crate::host::new_uuid()?;
         let (user_key, host_key) = Client::keys(&self.files.ssh_dir(), &self.name)?;
         let seed = Seed {
-            instance_id: instance_id(&base.manifest, &uuid),
+            // cloud-init has run in the template and does not run again for the same instance.
+            instance_id: template
+                .map_or_else(|| instance_id(&base.manifest, &uuid), |t| t.instance_id().to_owned()),
             hostname: &self.name,
             user,
-            authorized_key: user_key.public(),
-            host_key: &host_key,
-            mac: Some(&config::mac(&uuid)),
+            authorized_key: Some(user_key.public()),
+            host_key: Some(&host_key),
+            mac: Some(config::NAT_MAC),
         };
         seed.write(&self.files.seed())?;
-        let mut command = tools::QEMU_IMG.command()?;
-        command.args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"]).arg(&base.disk);
-        command.arg(self.files.overlay()).arg(size.to_string());
-        exec::output(&mut command)?;
+        match template {
+            Some(template) => {
+                fs::copy(template.parts().disk, self.files.overlay())?;
+            }
+            None => new_layer(&base.disk, &self.files.overlay(), disk)?,
+        }
         crate::crash::point("machine.before-record");
         let record = Record {
             format: FORMAT,
@@ -306,6 +363,10 @@ impl Instance {
             forwards: vec![],
             added: vec![],
             ready: None,
+            unfinished: template.is_some(),
+            shape: None,
+            suspended: None,
+            snapshots: BTreeMap::new(),
         };
         self.save(&record)?;
         Ok(record)
@@ -353,7 +414,10 @@ impl Instance {
     }
 
     /// Removes everything but the lock; the record first, so that what is left counts for nothing.
-    fn clear(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// A file cannot be removed.
+    pub fn clear(&self) -> Result<()> {
         let lock = self.files.lock();
         if self.files.record().exists() {
             fs::remove_file(self.files.record())?;
@@ -394,6 +458,18 @@ fn folders(paths: &Paths) -> Result<Vec<String>> {
     }
     names.sort_unstable();
     Ok(names)
+}
+
+/// Makes an empty qcow2 layer of `size` bytes over the image `base`, which is never written.
+///
+/// # Errors
+/// `qemu-img` is not installed, or the file cannot be written.
+pub fn new_layer(base: &Path, layer: &Path, size: u64) -> Result<()> {
+    let mut command = tools::QEMU_IMG.command()?;
+    command.args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"]).arg(base);
+    command.arg(layer).arg(size.to_string());
+    exec::output(&mut command)?;
+    Ok(())
 }
 
 fn read_record(path: &Path) -> Result<Option<Record>> {

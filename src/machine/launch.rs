@@ -8,11 +8,11 @@ use qapi::qmp as schema;
 use tokio_util::sync::CancellationToken;
 
 use super::argv::{self, FirmwareImages};
-use super::config::{Config, Firmware, Network};
+use super::config::{Config, Firmware, Incoming, Network};
 use super::files::Files;
 use super::process::{self, Process, Started};
 use super::qmp::Qmp;
-use super::{Machine, firmware, ports};
+use super::{Machine, firmware, migrate, ports, snapshot};
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::exec::{self, tools};
@@ -63,6 +63,9 @@ impl Machine {
         // From here on a failure must not leave QEMU behind.
         let work = async {
             let qmp = monitor(&files, &started, &config).await?;
+            if let Some(state) = &config.incoming {
+                restore(&qmp, state, &files).await?;
+            }
             let forwards = match &config.network {
                 Network::User { forwards, .. } => ports::bind(&qmp, forwards, events).await?,
                 Network::None => vec![],
@@ -188,6 +191,23 @@ async fn check_uuid(qmp: &Qmp, uuid: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::failed(format!("the monitor belongs to another machine (UUID {})", answer.UUID)))
+}
+
+/// Reads the saved state; QEMU's own words say why it does not fit.
+async fn restore(qmp: &Qmp, state: &Incoming, files: &Files) -> Result<()> {
+    let restored = match state {
+        Incoming::Template(file) => migrate::restore(qmp, file).await,
+        Incoming::Snapshot(tag) => snapshot::load(qmp, tag)
+            .await
+            .map_err(|e| Error::failed("cannot restore the machine's memory").cause(e)),
+    };
+    restored.map_err(|mut error| {
+        let log = std::fs::read(files.qemu_log()).unwrap_or_default();
+        for line in exec::last_lines(&log, 3) {
+            error = error.detail(line);
+        }
+        error
+    })
 }
 
 /// QEMU's own words about why it did not start.

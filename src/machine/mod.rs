@@ -10,12 +10,16 @@ pub mod instance;
 mod launch;
 mod listener;
 pub mod lock;
+mod migrate;
+pub mod pause;
 pub mod ports;
 pub mod process;
 pub mod qmp;
 pub mod ready;
 pub mod serial;
+mod snapshot;
 mod stop;
+pub mod template;
 #[cfg(test)]
 mod tests;
 

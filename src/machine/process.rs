@@ -55,14 +55,26 @@ impl Process {
     /// Opens the QEMU that wrote `pid_file`, if it is alive and its command line holds `uuid`.
     #[must_use]
     pub fn find(pid_file: &Path, uuid: &str) -> Option<Self> {
+        Self::find_with(pid_file, "-uuid", uuid.as_ref())
+    }
+
+    fn find_with(pid_file: &Path, option: &str, value: &std::ffi::OsStr) -> Option<Self> {
         let pid = std::fs::read_to_string(pid_file).ok()?.trim().parse().ok()?;
         let process = Process::open(pid)?;
         // Read after the pidfd was opened, and the process lives still: it is the same one.
         let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let words: Vec<&[u8]> = words.split(|b| *b == 0).collect();
-        let ours = words.windows(2).any(|w| w[0] == b"-uuid" && w[1] == uuid.as_bytes());
+        let wanted = [option.as_bytes(), value.as_encoded_bytes()];
+        let ours = words.windows(2).any(|w| w == wanted);
         (ours && process.alive() && start_time(process.pid) == Some(process.start))
             .then_some(process)
+    }
+
+    /// Opens the QEMU that was told to write `pid_file`, whatever its UUID: for a machine whose record
+    /// cannot be read.
+    #[must_use]
+    pub fn find_by_file(pid_file: &Path) -> Option<Self> {
+        Self::find_with(pid_file, "-pidfile", pid_file.as_os_str())
     }
 
     /// The process id.

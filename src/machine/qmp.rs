@@ -6,12 +6,12 @@
 //! of the stream ends the connection.
 //! (QEMU's documentation, "QEMU Machine Protocol Specification".)
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -27,6 +27,10 @@ use crate::error::{Error, Result};
 const LINE_LIMIT: u64 = 16 << 20;
 /// Events kept for a slow reader; older ones are dropped.
 const EVENTS_KEPT: usize = 256;
+/// Lines of the conversation kept for the evidence of a failure.
+const TRACE_KEPT: usize = 400;
+/// Of each such line, so many characters.
+const TRACE_WIDTH: usize = 500;
 /// A command's default deadline: QEMU answers in milliseconds, an overloaded host in seconds.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -96,12 +100,25 @@ struct Shared {
     pending: Mutex<Pending>,
     events: broadcast::Sender<RawEvent>,
     closed: watch::Sender<bool>,
+    began: Instant,
+    trace: Mutex<VecDeque<String>>,
 }
 
 /// Commands that wait; `None` once the connection has ended, so that none is added after.
 type Pending = Option<HashMap<u64, oneshot::Sender<Value>>>;
 
 impl Shared {
+    /// Keeps one line of the conversation; `direction` is `>` for what was sent.
+    fn note(&self, direction: char, line: &str) {
+        let at = self.began.elapsed().as_secs_f32();
+        let line: String = line.trim_end().chars().take(TRACE_WIDTH).collect();
+        let mut trace = self.trace.lock().unwrap_or_else(PoisonError::into_inner);
+        if trace.len() == TRACE_KEPT {
+            trace.pop_front();
+        }
+        trace.push_back(format!("{at:9.3} {direction} {line}"));
+    }
+
     fn pending(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -164,6 +181,8 @@ impl Qmp {
             pending: Mutex::new(Some(HashMap::new())),
             events: broadcast::channel(EVENTS_KEPT).0,
             closed: watch::channel(false).0,
+            began: Instant::now(),
+            trace: Mutex::new(VecDeque::new()),
         });
         tokio::spawn(receive(read, Arc::clone(&shared)));
         let qmp = Qmp { shared, out };
@@ -210,6 +229,7 @@ impl Qmp {
         let _waiting = Waiting { shared: &self.shared, id };
         let mut frame =
             json!({"execute": command, "arguments": arguments, "id": id}).to_string().into_bytes();
+        self.shared.note('>', &String::from_utf8_lossy(&frame));
         frame.push(b'\n');
         self.out.send(frame).map_err(|_| Failure::Disconnected)?;
         let reply = tokio::time::timeout(timeout, answered)
@@ -230,6 +250,13 @@ impl Qmp {
             .as_str()
             .map(str::to_owned)
             .ok_or_else(|| Failure::Unexpected(format!("no text but {value}")))
+    }
+
+    /// The last lines of the conversation, with the seconds since it began.
+    #[must_use]
+    pub fn trace(&self) -> Vec<String> {
+        let trace = self.shared.trace.lock().unwrap_or_else(PoisonError::into_inner);
+        trace.iter().cloned().collect()
     }
 
     /// Events from now on.
@@ -259,6 +286,7 @@ fn take_result(mut reply: Value) -> Result<Value, Failure> {
 async fn receive(mut read: impl AsyncBufRead + Unpin, shared: Arc<Shared>) {
     while let Some(line) = next_line(&mut read).await {
         let Line::Json(value) = line else { continue };
+        shared.note('<', &value.to_string());
         if let Some(name) = value.get("event").and_then(Value::as_str) {
             let data = value.get("data").cloned().unwrap_or_default();
             // No receiver is no fault.

@@ -1,7 +1,7 @@
 //! Waits as data: an ordered list of probes, one loop, one deadline, racing the death of QEMU.
 
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Result;
+use crate::guest::agent::Agent;
 use crate::guest::ssh::{Client, Ended, Remote, Stream};
 
 /// Between two tries of a probe.
@@ -17,6 +18,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LOGIN_PAUSE: Duration = Duration::from_secs(1);
 /// For one try of the banner: QEMU's NAT accepts at once and then says nothing until the guest does.
 const BANNER_WAIT: Duration = Duration::from_secs(3);
+/// For one try of the guest agent, which answers in milliseconds once it runs.
+const AGENT_WAIT: Duration = Duration::from_secs(2);
 /// For one login: an emulated handshake takes 3 s, on a busy host ten times as long.
 const LOGIN_WAIT: Duration = Duration::from_secs(60);
 /// Where cloud-init says that its last stage is over (cloud-init's documentation, "Status").
@@ -43,6 +46,8 @@ pub enum Check {
     Banner(Ipv4Addr, u16),
     /// A login works.
     Login(Client),
+    /// The guest agent answers on this socket.
+    Agent(PathBuf),
     /// cloud-init has finished, or is not in the guest, or is disabled there.
     CloudInit(Client),
 }
@@ -56,16 +61,11 @@ pub enum Sight {
     NotYet(String),
 }
 
-/// The probes of a guest with ssh, in their order.
+/// The probes of a guest with ssh, in their order: its banner, then a login.
 #[must_use]
-pub fn ssh_probes(client: &Client) -> Vec<Probe> {
+pub fn ssh_probes(client: &Client) -> [Probe; 2] {
     let target = client.target();
-    vec![
-        Probe {
-            description: "the serial console",
-            check: Check::Serial,
-            hint: "Look at the screenshot: the firmware may find nothing to boot. Is it a bootable image, for this `firmware`?",
-        },
+    [
         Probe {
             description: "the ssh server's banner",
             check: Check::Banner(target.host, target.port),
@@ -77,6 +77,26 @@ pub fn ssh_probes(client: &Client) -> Vec<Probe> {
             hint: "The ssh server answers and refuses the login: cloud-init may not have run. Look for its lines in the serial log.",
         },
     ]
+}
+
+/// The first probe of a guest that starts from its firmware.
+#[must_use]
+pub fn serial_probe() -> Probe {
+    Probe {
+        description: "the serial console",
+        check: Check::Serial,
+        hint: "Look at the screenshot: the firmware may find nothing to boot. Is it a bootable image, for this `firmware`?",
+    }
+}
+
+/// The guest agent, on the machine's socket for it.
+#[must_use]
+pub fn agent_probe(socket: &Path) -> Probe {
+    Probe {
+        description: "the guest agent",
+        check: Check::Agent(socket.to_owned()),
+        hint: "The guest runs and its agent does not answer: is `qemu-guest-agent` started in it?",
+    }
 }
 
 /// The last probe of a machine that runs cloud-init.
@@ -154,6 +174,10 @@ async fn look(check: &Check, serial_log: &Path) -> Sight {
             _ => Sight::NotYet("the serial console is silent".to_owned()),
         },
         Check::Banner(host, port) => banner(*host, *port).await,
+        Check::Agent(socket) => match Agent::connect(socket, AGENT_WAIT).await {
+            Ok(_) => Sight::Ready("the guest agent answers".to_owned()),
+            Err(e) => Sight::NotYet(e.causes().last().map_or(e.what(), |c| c).to_owned()),
+        },
         Check::Login(client) => login(client).await,
         Check::CloudInit(client) => cloud_init(client).await,
     }

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::config::{
-    Accelerator, Config, Disk, DiskFormat, Firmware, Forward, Lifetime, Network, Protocol, new_uuid,
+    Accelerator, Config, Disk, DiskFormat, Firmware, Forward, Lifetime, Network, Protocol,
 };
 use super::ready::{Check, Probe};
 use super::{Machine, Stopped};
 use crate::event::Events;
+use crate::host;
 
 /// A machine whose disk is empty: the firmware runs and finds nothing to boot.
 fn empty(dir: &Path, forwards: Vec<Forward>) -> Config {
@@ -19,7 +20,7 @@ fn empty(dir: &Path, forwards: Vec<Forward>) -> Config {
     std::fs::write(&disk, vec![0; 1 << 20]).expect("disk");
     Config {
         name: "empty".to_owned(),
-        uuid: new_uuid().expect("uuid"),
+        uuid: host::new_uuid().expect("uuid"),
         cpus: 1,
         memory: 64 << 20,
         firmware: Firmware::Bios,
@@ -36,6 +37,9 @@ fn empty(dir: &Path, forwards: Vec<Forward>) -> Config {
         rtc: None,
         lifetime: Lifetime::WithParent,
         agent: true,
+        spare_slots: 0,
+        memory_file: None,
+        incoming: None,
     }
 }
 
@@ -114,7 +118,7 @@ async fn a_machine_is_found_again_by_its_uuid_and_never_started_twice() {
     drop(machine);
     let e = launch(dir.path(), config).await.expect_err("runs already");
     assert!(e.what().contains(&format!("runs already (QEMU pid {pid})")), "{e}");
-    let other = new_uuid().expect("uuid");
+    let other = host::new_uuid().expect("uuid");
     let none = Machine::attach("x", &other, dir.path(), &run, &events).await.expect("no failure");
     assert!(none.is_none(), "another machine's process is not ours");
     let never = CancellationToken::new();

@@ -4,11 +4,18 @@
 //! A machine is known from the spec, from its folder, or from both. A spec that is broken or that no
 //! longer names a machine does not hide it.
 
+pub mod bundle;
+mod hardware;
 mod order;
+mod reconcile;
 pub mod select;
+pub mod snapshot;
+mod start;
 pub mod status;
 pub mod stop;
+pub mod suspend;
 pub mod up;
+mod warm;
 
 use std::path::{Path, PathBuf};
 

@@ -5,11 +5,13 @@ use serde_json::{Value, json};
 
 use crate::machine::instance::{Instance, Record, State};
 use crate::machine::lock::Lock;
+use crate::machine::pause::run_state;
 
 /// What was found.
 #[derive(Debug, Clone)]
 pub struct Status {
-    /// One word for programs: `absent`, `stopped`, `died`, `busy`, `unready`, `running`, `damaged`.
+    /// One word for programs: `absent`, `stopped`, `died`, `busy`, `unready`, `running`, `suspended`,
+    /// `damaged`.
     pub state: &'static str,
     /// The same for people, with the reason.
     pub text: String,
@@ -38,6 +40,9 @@ impl Status {
             (State::Running(process), Some(holder)) => {
                 ("busy", format!("running; {holder}"), Some(process.pid()))
             }
+            (State::Running(process), None) if paused(instance) => {
+                ("suspended", "suspended, in memory".to_owned(), Some(process.pid()))
+            }
             (State::Running(process), None) if record.was_ready(&process) => {
                 ("running", "running".to_owned(), Some(process.pid()))
             }
@@ -47,6 +52,9 @@ impl Status {
                 Some(process.pid()),
             ),
             (_, Some(holder)) => ("busy", holder, None),
+            (_, None) if record.suspended.is_some() => {
+                ("suspended", "suspended, on its disk".to_owned(), None)
+            }
             (State::Died, None) => ("died", "stopped (QEMU ended unexpectedly)".to_owned(), None),
             (State::Stopped, None) => ("stopped", "stopped".to_owned(), None),
         };
@@ -81,4 +89,8 @@ impl Status {
             "qemu_log": record.map(|_| instance.files().qemu_log()),
         })
     }
+}
+
+fn paused(instance: &Instance) -> bool {
+    run_state(&instance.files().watch_socket()).as_deref() == Some("paused")
 }

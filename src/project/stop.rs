@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::machine::instance::{Instance, Record, State};
+use crate::machine::process::Process;
 use crate::machine::{Machine, Stopped};
 use crate::project::order::{self, Node};
-use crate::project::{Member, Run};
+use crate::project::{Member, Run, snapshot};
 
 /// Stops the machines that run: politely for as long as `patience`, at once without.
 ///
@@ -16,6 +17,14 @@ pub async fn halt(members: &[&Member], patience: Option<Duration>, run: Run<'_>)
     let ends = order::run(nodes(members), async |_, instance: &Instance| {
         let _lock = instance.lock("devbox halt")?;
         let Some(record) = instance.record()? else { return Ok(()) };
+        if record.suspended.is_some() && !matches!(instance.state(&record), State::Running(_)) {
+            snapshot::forget_memory(instance, &record)?;
+            run.events.note(format!(
+                "`{}` was suspended; its saved memory is thrown away, its disk stays",
+                instance.name()
+            ));
+            return Ok(());
+        }
         let stopped = stop(instance, &record, patience, run).await?;
         let late = match (stopped, patience) {
             (Stopped::Quit, Some(patience)) => {
@@ -40,8 +49,16 @@ pub async fn destroy(members: &[&Member], run: Run<'_>) -> Result<()> {
         }
         let lock = instance.lock("devbox destroy")?;
         let made = instance.exists();
-        if let Ok(Some(record)) = instance.record() {
-            stop(instance, &record, None, run).await?;
+        match instance.record() {
+            Ok(Some(record)) => {
+                stop(instance, &record, None, run).await?;
+            }
+            Ok(None) => {}
+            Err(_) => {
+                if let Some(process) = Process::find_by_file(&instance.files().pid_file()) {
+                    process.kill().await?;
+                }
+            }
         }
         instance.remove()?;
         drop(lock);
@@ -86,7 +103,13 @@ pub async fn stop(
     let machine =
         Machine::attach(name, &record.uuid, files.dir(), files.runtime(), run.events).await;
     match (machine, patience) {
-        (Ok(Some(mut machine)), Some(timeout)) => machine.shutdown(timeout, run.cancel).await,
+        (Ok(Some(mut machine)), Some(timeout)) => {
+            if machine.paused().await? {
+                // A guest that stands still does not notice its power button.
+                machine.go_on().await?;
+            }
+            machine.shutdown(timeout, run.cancel).await
+        }
         (Ok(Some(mut machine)), None) => machine.switch_off().await,
         (Ok(None), _) => Ok(Stopped::Already),
         // QEMU hangs: it can only be killed, which is what force means.

@@ -19,6 +19,7 @@ fn world() -> World {
     let paths = Paths {
         store: below("store"),
         machines: below("machines"),
+        templates: below("templates"),
         cache: below("cache"),
         runtime: below("run"),
     };

@@ -170,7 +170,13 @@ mod tests {
 
     fn paths(dir: &Path) -> Paths {
         let at = |name: &str| dir.join(name);
-        Paths { store: at("s"), machines: at("m"), cache: at("c"), runtime: at("r") }
+        Paths {
+            store: at("s"),
+            machines: at("m"),
+            templates: at("t"),
+            cache: at("c"),
+            runtime: at("r"),
+        }
     }
 
     async fn resolved(dir: &Path, source: &ImageSource) -> Result<ResolvedImage> {

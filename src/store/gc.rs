@@ -19,7 +19,7 @@ pub type Live = BTreeMap<FileDigest, Vec<String>>;
 pub struct Pruned {
     /// Blobs that nothing names, with their sizes in bytes.
     pub blobs: Vec<(FileDigest, u64)>,
-    /// Files in `tmp/` whose writer is dead, with their sizes in bytes.
+    /// Files whose writer is dead, and templates, with their sizes in bytes.
     pub temporary: Vec<(PathBuf, u64)>,
 }
 

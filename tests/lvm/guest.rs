@@ -6,9 +6,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use devbox::event::Events;
+use devbox::host;
 use devbox::machine::Machine;
 use devbox::machine::config::{
-    Accelerator, Config, DirectKernel, Disk, DiskFormat, Firmware, Lifetime, Network, new_uuid,
+    Accelerator, Config, DirectKernel, Disk, DiskFormat, Firmware, Lifetime, Network,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -93,7 +94,7 @@ impl Guest {
         });
         let config = Config {
             name: format!("lvm-{script}"),
-            uuid: new_uuid().expect("a uuid"),
+            uuid: host::new_uuid().expect("a uuid"),
             cpus: 1,
             memory: 256 << 20,
             firmware: Firmware::Bios,
@@ -110,6 +111,9 @@ impl Guest {
             // Also if this test fails.
             lifetime: Lifetime::WithParent,
             agent: false,
+            spare_slots: 0,
+            memory_file: None,
+            incoming: None,
         };
         let never = CancellationToken::new();
         let files = self.folder.path().join(format!("{script}-machine"));

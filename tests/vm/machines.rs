@@ -44,7 +44,7 @@ fn machines_come_up_after_what_they_need_and_go_down_before_it() {
     std::fs::write(project.dir().join("devbox.toml"), spec("")).expect("write the spec");
     let said = exits(&mut project.devbox(&["up"]), 0);
     assert_eq!(said.err.matches("building it first").count(), 1, "{}", said.err);
-    insist_on_order(&said.err, "db: `db` is ready", "web: Booting `web`");
+    insist_on_order(&said.err, "db: `db` is ready", "web: Making `web`");
     assert!(said.err.contains("log: `log` is ready; log in with `devbox ssh log`"), "{}", said.err);
     assert_eq!(
         states(&project),

@@ -11,7 +11,9 @@ mod machines;
 mod main_job;
 mod mirror;
 mod people;
+mod standing;
 #[path = "../support/tiny.rs"]
 mod tiny;
 mod verbs;
+mod warm;
 mod workbench;

@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::machine::Machine;
 use crate::machine::config::{
-    self, Accelerator, Config, DirectKernel, Disk, DiskFormat, Firmware, Lifetime, Network,
+    Accelerator, Config, DirectKernel, Disk, DiskFormat, Firmware, Lifetime, Network,
 };
 
 /// The version of the rules; a new rule set gets a new name.
@@ -126,7 +126,7 @@ impl Seal<'_> {
         }
         Ok(Config {
             name: "seal".to_owned(),
-            uuid: config::new_uuid()?,
+            uuid: crate::host::new_uuid()?,
             cpus: self.cpus,
             memory: MEMORY,
             firmware: Firmware::Bios,
@@ -146,6 +146,9 @@ impl Seal<'_> {
             rtc: None,
             lifetime: Lifetime::WithParent,
             agent: false,
+            spare_slots: 0,
+            memory_file: None,
+            incoming: None,
         })
     }
 }

@@ -1,0 +1,78 @@
+//! Saves the state of a paused machine's devices to a file and restores it in another QEMU.
+//! (QEMU's documentation, "Migration"; `docs/devel/migration`, capability `x-ignore-shared`.)
+//!
+//! The memory is not in that file: it stays in the file that the saved machine had as its memory, which
+//! the restored one maps privately. So saving costs a tenth of a second, and restoring reads
+//! only the pages that the guest touches.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use qapi::qmp as schema;
+use serde_json::json;
+
+use super::qmp::{Failure, Qmp};
+use crate::error::{Error, Result};
+use crate::exec::quote;
+
+/// Between two looks how far it is; device state is about 600 kB.
+const POLL: Duration = Duration::from_millis(5);
+/// Far above the tenth of a second that it takes: a host that swaps.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Writes the devices' state to `file`. The guest must be stopped, and its memory a file that is
+/// written through.
+///
+/// # Errors
+/// QEMU refuses (a device cannot be saved), or the file cannot be written.
+pub(super) async fn save(qmp: &Qmp, file: &Path) -> Result<()> {
+    let work = async {
+        leave_memory_out(qmp, true).await?;
+        let uri = format!("exec:cat > {}", quote(file.as_os_str()));
+        qmp.raw("migrate", json!({"uri": uri}), DEADLINE).await?;
+        finished(qmp).await
+    };
+    work.await.map_err(|e| Error::failed("cannot save the state of the machine").cause(e))
+}
+
+/// Reads the devices' state from `file` into a QEMU that was started with `-incoming defer`. The guest
+/// is paused then.
+///
+/// # Errors
+/// The state does not fit to this machine or this QEMU.
+pub(super) async fn restore(qmp: &Qmp, file: &Path) -> Result<()> {
+    let work = async {
+        leave_memory_out(qmp, true).await?;
+        let uri = format!("exec:cat {}", quote(file.as_os_str()));
+        qmp.raw("migrate-incoming", json!({"uri": uri}), DEADLINE).await?;
+        finished(qmp).await?;
+        // What is saved from here on is this machine's own memory.
+        leave_memory_out(qmp, false).await
+    };
+    work.await.map_err(|e| Error::failed("cannot restore the state of the template").cause(e))
+}
+
+async fn leave_memory_out(qmp: &Qmp, state: bool) -> Result<(), Failure> {
+    let capability = schema::MigrationCapability::x_ignore_shared;
+    let capabilities = vec![schema::MigrationCapabilityStatus { capability, state }];
+    qmp.execute(schema::migrate_set_capabilities { capabilities }).await?;
+    Ok(())
+}
+
+/// Waits until the migration that runs has ended well.
+async fn finished(qmp: &Qmp) -> Result<(), Failure> {
+    let start = Instant::now();
+    loop {
+        // Raw: newer versions of QEMU have statuses that the schema does not know.
+        let info = qmp.raw("query-migrate", json!({}), DEADLINE).await?;
+        match info["status"].as_str() {
+            Some("completed") => return Ok(()),
+            Some(status @ ("failed" | "cancelled")) => {
+                let why = info["error-desc"].as_str().unwrap_or(status).to_owned();
+                return Err(Failure::Unexpected(why));
+            }
+            _ if start.elapsed() > DEADLINE => return Err(Failure::TimedOut(DEADLINE)),
+            _ => tokio::time::sleep(POLL).await,
+        }
+    }
+}

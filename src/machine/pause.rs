@@ -1,0 +1,67 @@
+//! Lets a guest stand still and go on.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use qapi::qmp as schema;
+use serde_json::Value;
+
+use super::Machine;
+use crate::error::{Error, Result};
+
+/// For one line of QEMU's answer: a millisecond on an idle host.
+const ANSWER: Duration = Duration::from_secs(2);
+/// Far above the lines that are read here.
+const LONGEST: u64 = 64 << 10;
+
+impl Machine {
+    /// Stops the virtual processors. The machine keeps its memory and its ports.
+    ///
+    /// # Errors
+    /// QEMU does not answer.
+    pub async fn pause(&self) -> Result<()> {
+        let stopped = self.qmp.execute(schema::stop {}).await;
+        stopped.map_err(|e| Error::failed(format!("cannot suspend `{}`", self.name)).cause(e))?;
+        Ok(())
+    }
+
+    /// Lets the virtual processors run.
+    ///
+    /// # Errors
+    /// QEMU does not answer, or the guest cannot go on.
+    pub async fn go_on(&self) -> Result<()> {
+        let started = self.qmp.execute(schema::cont {}).await;
+        started.map_err(|e| Error::failed(format!("cannot resume `{}`", self.name)).cause(e))?;
+        Ok(())
+    }
+
+    /// Whether its virtual processors were stopped by [`Machine::pause`].
+    ///
+    /// # Errors
+    /// QEMU does not answer.
+    pub async fn paused(&self) -> Result<bool> {
+        let status = self.qmp.execute(schema::query_status {}).await;
+        let status = status.map_err(|e| {
+            Error::failed(format!("cannot ask QEMU how `{}` is", self.name)).cause(e)
+        })?;
+        Ok(status.status == schema::RunState::paused)
+    }
+}
+
+/// QEMU's name of what the machine does (`running`, `paused`, …), asked over the socket for short
+/// questions; `None` if it does not answer.
+#[must_use]
+pub fn run_state(watch_socket: &Path) -> Option<String> {
+    let mut stream = UnixStream::connect(watch_socket).ok()?;
+    stream.set_read_timeout(Some(ANSWER)).ok()?;
+    let words = "{\"execute\": \"qmp_capabilities\"}\n{\"execute\": \"query-status\"}\n";
+    stream.write_all(words.as_bytes()).ok()?;
+    // A greeting, an answer to the first command, then the one that is meant; events in between.
+    let mut lines = BufReader::new(stream.take(LONGEST)).lines();
+    lines.by_ref().find_map(|line| {
+        let value: Value = serde_json::from_str(&line.ok()?).ok()?;
+        value["return"]["status"].as_str().map(str::to_owned)
+    })
+}

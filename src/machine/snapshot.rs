@@ -1,0 +1,81 @@
+//! Snapshots of a machine with its memory: QEMU writes memory, devices and the state of the disk into
+//! the disk's own file, under a name.
+//! (QEMU's QMP reference, "snapshot-save", "snapshot-load", "snapshot-delete"; a job each.)
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::Machine;
+use super::argv::ROOT_NODE;
+use super::qmp::{Failure, Qmp};
+use crate::error::{Error, Result};
+
+/// Between two looks whether a job has ended.
+const POLL: Duration = Duration::from_millis(10);
+/// For one answer while a job runs: QEMU's main loop is busy writing memory and answers after it.
+const ANSWER: Duration = Duration::from_secs(1800);
+
+impl Machine {
+    /// Saves memory, devices and disk as `tag`; the guest stands still meanwhile and goes on after.
+    ///
+    /// # Errors
+    /// QEMU refuses: a device cannot be saved, or there is no space. The guest goes on.
+    pub async fn save_snapshot(&self, tag: &str) -> Result<()> {
+        let arguments = json!({"tag": tag, "vmstate": ROOT_NODE, "devices": [ROOT_NODE]});
+        let saved = job(&self.qmp, "snapshot-save", arguments).await;
+        saved.map_err(|e| {
+            Error::failed(format!("cannot save a snapshot of `{}`", self.name)).cause(e)
+        })
+    }
+
+    /// Goes back to `tag`. The guest runs after it if it ran before.
+    ///
+    /// # Errors
+    /// There is no such snapshot with memory, or it is of a machine of another shape.
+    pub async fn load_snapshot(&self, tag: &str) -> Result<()> {
+        load(&self.qmp, tag).await.map_err(|e| {
+            Error::failed(format!("cannot go back to a snapshot of `{}`", self.name)).cause(e)
+        })
+    }
+
+    /// Removes `tag`; no fault if there is none.
+    ///
+    /// # Errors
+    /// QEMU refuses.
+    pub async fn delete_snapshot(&self, tag: &str) -> Result<()> {
+        let arguments = json!({"tag": tag, "devices": [ROOT_NODE]});
+        job(&self.qmp, "snapshot-delete", arguments).await.map_err(|e| {
+            Error::failed(format!("cannot delete a snapshot of `{}`", self.name)).cause(e)
+        })
+    }
+}
+
+/// Loads a snapshot into a QEMU whose guest stands still.
+pub(super) async fn load(qmp: &Qmp, tag: &str) -> Result<(), Failure> {
+    let arguments = json!({"tag": tag, "vmstate": ROOT_NODE, "devices": [ROOT_NODE]});
+    job(qmp, "snapshot-load", arguments).await
+}
+
+/// Runs a job to its end.
+async fn job(qmp: &Qmp, command: &str, mut arguments: Value) -> Result<(), Failure> {
+    let id = format!("devbox-{command}");
+    arguments["job-id"] = json!(id);
+    qmp.raw(command, arguments, ANSWER).await?;
+    loop {
+        let jobs = qmp.raw("query-jobs", json!({}), ANSWER).await?;
+        let ours = jobs.as_array().and_then(|all| all.iter().find(|job| job["id"] == json!(id)));
+        let Some(ours) = ours else {
+            return Err(Failure::Unexpected(format!("the job of `{command}` has vanished")));
+        };
+        if ours["status"] == json!("concluded") {
+            let error = ours["error"].as_str().map(str::to_owned);
+            qmp.raw("job-dismiss", json!({"id": id}), ANSWER).await?;
+            return match error {
+                None => Ok(()),
+                Some(text) => Err(Failure::Rejected { class: "job".to_owned(), text }),
+            };
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}

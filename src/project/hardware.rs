@@ -1,0 +1,102 @@
+//! The machine of a spec as QEMU is to build it.
+
+use crate::machine::config::{
+    Accelerator, Config, Disk, DiskFormat, Firmware, Forward, Incoming, Lifetime, Network,
+    Protocol, SPARE_SLOTS,
+};
+use crate::machine::instance::{Instance, Record, Shape};
+use crate::machine::ports::BoundForward;
+use crate::spec;
+
+/// What machines of this shape have in common: no name, no disk, no forwards.
+pub(super) fn shape(machine: &spec::Machine, accelerator: Accelerator) -> Config {
+    Config {
+        name: String::new(),
+        uuid: String::new(),
+        cpus: machine.cpus,
+        memory: machine.memory,
+        firmware: match machine.firmware {
+            spec::Firmware::Bios => Firmware::Bios,
+            spec::Firmware::Uefi => Firmware::Uefi,
+        },
+        accelerator,
+        disks: vec![],
+        seed: None,
+        kernel: None,
+        network: Network::User { forwards: vec![], restrict: false },
+        rtc: None,
+        lifetime: Lifetime::Detached,
+        agent: true,
+        spare_slots: SPARE_SLOTS,
+        memory_file: None,
+        incoming: None,
+    }
+}
+
+/// One machine with its own disk, seed and forwards.
+pub(super) fn config(
+    machine: &spec::Machine,
+    instance: &Instance,
+    record: &Record,
+    accelerator: Accelerator,
+) -> Config {
+    let forwards: Vec<Forward> = machine.ports.iter().map(forward).collect();
+    Config {
+        name: record.name.clone(),
+        uuid: record.uuid.clone(),
+        disks: vec![root(instance.files().overlay())],
+        seed: Some(instance.files().seed()),
+        network: Network::User { forwards: record.wishes(&forwards), restrict: false },
+        ..shape(machine, accelerator)
+    }
+}
+
+/// The same machine as it was when it was saved, whatever the spec says now.
+pub(super) fn saved(instance: &Instance, record: &Record, shape: Shape, tag: &str) -> Config {
+    let again = |bound: &BoundForward| Forward {
+        guest: bound.guest,
+        host: Some(bound.host),
+        host_ip: bound.host_ip,
+        protocol: bound.protocol,
+        auto_correct: true,
+    };
+    Config {
+        name: record.name.clone(),
+        uuid: record.uuid.clone(),
+        cpus: shape.cpus,
+        memory: shape.memory,
+        firmware: shape.firmware,
+        accelerator: shape.accelerator,
+        disks: vec![root(instance.files().overlay())],
+        seed: Some(instance.files().seed()),
+        kernel: None,
+        network: Network::User {
+            forwards: record.forwards.iter().map(again).collect(),
+            restrict: false,
+        },
+        rtc: None,
+        lifetime: Lifetime::Detached,
+        agent: true,
+        spare_slots: shape.spare_slots,
+        memory_file: None,
+        incoming: Some(Incoming::Snapshot(tag.to_owned())),
+    }
+}
+
+/// The disk that boots.
+pub(super) fn root(path: std::path::PathBuf) -> Disk {
+    Disk { path, format: DiskFormat::Qcow2, read_only: false, serial: "root".to_owned() }
+}
+
+fn forward(port: &spec::PortForward) -> Forward {
+    Forward {
+        guest: port.guest,
+        host: port.host,
+        host_ip: port.host_ip,
+        protocol: match port.protocol {
+            spec::Protocol::Tcp => Protocol::Tcp,
+            spec::Protocol::Udp => Protocol::Udp,
+        },
+        auto_correct: port.auto_correct,
+    }
+}

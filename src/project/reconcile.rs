@@ -1,0 +1,45 @@
+//! In what a machine differs from its spec.
+
+use bytesize::ByteSize;
+
+use crate::host::Paths;
+use crate::machine::instance::{Record, Shape};
+use crate::project::hardware;
+use crate::spec::{self, Spec};
+use crate::store::Store;
+
+/// The box, in words: another one than the spec's, or an older build of it.
+pub(super) fn other_box(spec: &Spec, record: &Record, paths: &Paths) -> Option<String> {
+    let wanted = format!("{}:{}", spec.name, spec.version);
+    let stored = || {
+        let found = Store::open(&paths.store).ok()?.find(&spec.name, &spec.version).ok()??;
+        Some(found.manifest_digest().to_string())
+    };
+    let name = &record.name;
+    if record.base.reference != wanted {
+        Some(format!("`{name}` runs on {}, and the spec is {wanted}", record.base.reference))
+    } else if stored().is_some_and(|manifest| manifest != record.base.manifest) {
+        Some(format!("`{name}` runs on an older build of {wanted}"))
+    } else {
+        None
+    }
+}
+
+/// The hardware, in words: what only a restart can change. `None` too for a machine that never ran.
+pub(super) fn other_shape(machine: &spec::Machine, record: &Record) -> Option<String> {
+    let runs = record.shape?;
+    let wanted = Shape::from(&hardware::shape(machine, runs.accelerator));
+    let size = |bytes: u64| ByteSize::b(bytes).display().iec().to_string();
+    let mut changed = vec![];
+    if runs.cpus != wanted.cpus {
+        changed.push(format!("{} instead of {} processors", wanted.cpus, runs.cpus));
+    }
+    if runs.memory != wanted.memory {
+        changed.push(format!("{} instead of {} of memory", size(wanted.memory), size(runs.memory)));
+    }
+    if runs.firmware != wanted.firmware {
+        changed.push("another firmware".to_owned());
+    }
+    let changed = changed.join(" and ");
+    (!changed.is_empty()).then(|| format!("`{}` has in the spec {changed}", record.name))
+}

@@ -1,0 +1,398 @@
+//! One machine on its way up.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::OnceCell;
+
+use crate::crash;
+use crate::error::{Error, Kind, Result};
+use crate::event::Events;
+use crate::guest::agent::Agent;
+use crate::guest::identity::{self, Identity};
+use crate::guest::ssh::Client;
+use crate::machine::config::{Accelerator, Incoming, MemoryFile};
+use crate::machine::instance::{BaseImage, Instance, Ready, Record, Shape, State};
+use crate::machine::ready::Probe;
+use crate::machine::template::{Template, Templates};
+use crate::machine::{Machine, accel, ready};
+use crate::project::bundle::{self, About};
+use crate::project::suspend::{self, Woken};
+use crate::project::up::{Options, Wait};
+use crate::project::warm::{self, Wanted, Way};
+use crate::project::{Run, hardware, reconcile};
+use crate::spec::{self, Spec};
+use crate::store::Store;
+
+/// Until the agent of a restored guest answers: half a second under emulation.
+const AGENT_WAIT: Duration = Duration::from_secs(30);
+
+/// Why a machine was not restored.
+enum Unrestored {
+    /// The template is no good: a boot may do.
+    Refused(Error),
+    /// A boot would not do either.
+    Failed(Error),
+}
+
+/// How a machine came to be up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Came {
+    /// It ran before.
+    Ran,
+    /// It was started here.
+    Started,
+}
+
+/// One machine on its way up; its lock is held.
+pub(super) struct Start<'a> {
+    pub(super) spec: &'a Spec,
+    pub(super) machine: &'a spec::Machine,
+    pub(super) instance: Instance,
+    pub(super) options: &'a Options,
+    /// Whether the spec has other machines, so that commands have to name this one.
+    pub(super) one_of_many: bool,
+    pub(super) run: Run<'a>,
+    /// The run's events, with the machine's name where several come up.
+    pub(super) events: Events,
+    /// What this host runs guests by: found once, when the first machine needs it.
+    pub(super) accel: &'a OnceCell<Accelerator>,
+}
+
+impl Start<'_> {
+    pub(super) async fn up(&self) -> Result<Came> {
+        if self.run.cancel.is_cancelled() {
+            return Err(Error::interrupted(format!("`{}` was not started", self.machine.name)));
+        }
+        let record = match self.instance.record()? {
+            Some(record) if record.unfinished => {
+                self.discard(&record).await?;
+                None
+            }
+            other => other,
+        };
+        let Some(record) = record else {
+            self.first_start().await?;
+            return Ok(Came::Started);
+        };
+        let record =
+            match suspend::wake(&self.instance, record.clone(), self.run, &self.events).await? {
+                Woken::Yes => self.instance.record()?.unwrap_or(record),
+                Woken::WasAwake | Woken::Off => record,
+            };
+        self.mention_other_box(&record);
+        match self.instance.state(&record) {
+            State::Running(process) => {
+                self.mention_other_shape(&record);
+                if self.resume(&record, record.was_ready(&process)).await? {
+                    return Ok(Came::Ran);
+                }
+            }
+            State::Died => self.events.warn(format!(
+                "QEMU of `{}` ended unexpectedly; starting it again",
+                self.instance.name()
+            )),
+            State::Stopped => {}
+        }
+        self.boot(record).await?;
+        Ok(Came::Started)
+    }
+
+    /// What a crash left of a machine that was being restored from a template: nobody has used it.
+    async fn discard(&self, record: &Record) -> Result<()> {
+        if let State::Running(process) = self.instance.state(record) {
+            process.kill().await?;
+        }
+        self.instance.files().remove_run_files();
+        self.instance.clear()
+    }
+
+    /// Makes a machine on the spec's box and starts it: from a template, or from its firmware where that
+    /// cannot be, which is said.
+    async fn first_start(&self) -> Result<()> {
+        let base = self.base()?;
+        let disk = self.disk(&base)?;
+        let accelerator = self.accelerator().await?;
+        let way = if self.options.cold {
+            None
+        } else {
+            let shape = hardware::shape(self.machine, accelerator);
+            let timeout = self.timeout();
+            let wanted = Wanted { base: &base, disk, shape, user: &self.machine.user, timeout };
+            Some((wanted.key()?, wanted.way(self.run, &self.events).await?))
+        };
+        match way {
+            Some((key, Way::Warm(template))) => match self.restore(&template, disk).await {
+                Err(Unrestored::Refused(e)) => {
+                    self.events.warn(format!(
+                        "the template of {} is not used: {}; booting instead",
+                        base.reference,
+                        warm::reason(&e)
+                    ));
+                    Templates::new(&self.run.paths.templates).discard(&key)?;
+                }
+                Err(Unrestored::Failed(e)) => return Err(e),
+                Ok(()) => return Ok(()),
+            },
+            Some((_, Way::Cold(why))) => self.events.note(format!("{why}; booting")),
+            None => {}
+        }
+        let record = self.create(disk, None)?;
+        self.boot(record).await
+    }
+
+    /// Restores a new machine from `template` and gives it its own identity.
+    async fn restore(&self, template: &Template, disk: u64) -> Result<(), Unrestored> {
+        let (start, name) = (Instant::now(), self.instance.name());
+        let mut record = self.create(disk, Some(template)).map_err(Unrestored::Failed)?;
+        self.events
+            .phase(format!("Starting `{name}` from the template of {}", template.reference()));
+        let launched = self.launch(&mut record, Some(template)).await;
+        let mut machine = match launched {
+            Ok(machine) => machine,
+            Err(e) if e.kind() == Kind::Interrupted => return Err(Unrestored::Failed(e)),
+            Err(e) => return Err(Unrestored::Refused(e)),
+        };
+        crash::point("up.restored");
+        let identified = tokio::select! {
+            given = self.identify(&machine, template.home()) => given,
+            () = machine.process().ended() => Err(Error::failed("QEMU ended")),
+            () = self.run.cancel.cancelled() => {
+                Err(Error::interrupted(format!("interrupted while `{name}` started")))
+            }
+        };
+        if let Err(e) = identified {
+            machine.kill().await.map_err(Unrestored::Failed)?;
+            return Err(match e.kind() {
+                Kind::Interrupted => Unrestored::Failed(e),
+                _ => Unrestored::Refused(e),
+            });
+        }
+        crash::point("up.identified");
+        record.unfinished = false;
+        self.instance.save(&record).map_err(Unrestored::Failed)?;
+        self.events.done(format!("`{name}` goes on from the template, as itself"), start.elapsed());
+        self.wait(&mut machine, record, true).await.map_err(Unrestored::Failed)
+    }
+
+    /// Replaces what the guest has of its template.
+    async fn identify(&self, machine: &Machine, home: &str) -> Result<()> {
+        let (user_key, host_key) =
+            Client::keys(&self.instance.files().ssh_dir(), self.instance.name())?;
+        let mut agent = Agent::connect(&machine.files().agent_socket(), AGENT_WAIT).await?;
+        let identity = Identity {
+            hostname: self.instance.name(),
+            home,
+            authorized_key: user_key.public(),
+            host_key: &host_key,
+        };
+        identity::give(&mut agent, &identity).await?;
+        identity::sync(&mut agent).await
+    }
+
+    /// The sealed image of the spec's box.
+    fn base(&self) -> Result<BaseImage> {
+        let (name, version) = (&self.spec.name, &self.spec.version);
+        let Some(found) = Store::open(&self.run.paths.store)?.find(name, version)? else {
+            return Err(Error::failed(format!(
+                "the box `{name}:{version}` was removed from the store again"
+            ))
+            .hint("Run `devbox up` again."));
+        };
+        Ok(BaseImage {
+            reference: found.config().reference(),
+            manifest: found.manifest_digest().to_string(),
+            disk: std::path::absolute(found.disk_path())?,
+            size: found.disk_size(),
+        })
+    }
+
+    /// Bytes of the machine's disk.
+    fn disk(&self, base: &BaseImage) -> Result<u64> {
+        match self.machine.disk {
+            Some(disk) if disk < base.size => Err(Error::usage(format!(
+                "`machine.disk` of `{}` is smaller than its image: {disk} and {} bytes",
+                self.instance.name(),
+                base.size
+            ))
+            .hint("Make `machine.disk` larger, or leave it out.")),
+            disk => Ok(disk.unwrap_or(base.size)),
+        }
+    }
+
+    fn timeout(&self) -> Duration {
+        self.options.timeout.unwrap_or(self.machine.timeout)
+    }
+
+    /// Makes a machine on the spec's box.
+    fn create(&self, disk: u64, template: Option<&Template>) -> Result<Record> {
+        // Nothing is removed from the store between finding the box and recording that it is used.
+        let _hold = Store::open(&self.run.paths.store)?.hold()?;
+        let base = self.base()?;
+        self.events.phase(format!("Making `{}` from {}", self.instance.name(), base.reference));
+        self.instance.create(base, disk, &self.machine.user, template)
+    }
+
+    /// Says which box of the spec this machine does not run on, and how it would.
+    fn mention_other_box(&self, record: &Record) {
+        if let Some(why) = reconcile::other_box(self.spec, record, self.run.paths) {
+            self.events.warn(format!(
+                "{why}; to change over, run `{}` (its disk is lost), then `devbox up`",
+                self.command("destroy")
+            ));
+        }
+    }
+
+    /// Says what of the spec's hardware a machine that runs does not have, and how it would.
+    fn mention_other_shape(&self, record: &Record) {
+        if let Some(why) = reconcile::other_shape(self.machine, record) {
+            self.events.warn(format!("{why}; to change over, run `{}`", self.command("reload")));
+        }
+    }
+
+    /// A command about this machine, as a person has to type it.
+    fn command(&self, verb: &str) -> String {
+        if self.one_of_many {
+            format!("devbox {verb} {}", self.machine.name)
+        } else {
+            format!("devbox {verb}")
+        }
+    }
+
+    /// A machine that runs already: nothing to do if it was ready, else its wait goes on. False if its
+    /// guest was never started, because the devbox that started it died: then QEMU is ended.
+    async fn resume(&self, record: &Record, was_ready: bool) -> Result<bool> {
+        let name = self.instance.name();
+        if was_ready {
+            self.events.note(format!("`{name}` runs already"));
+            return Ok(true);
+        }
+        let files = self.instance.files();
+        let attached =
+            Machine::attach(name, &record.uuid, files.dir(), files.runtime(), &self.events).await?;
+        let Some(mut machine) = attached else { return Ok(false) };
+        if !machine.guest_started().await? {
+            machine.kill().await?;
+            return Ok(false);
+        }
+        self.events.phase(format!("Waiting for `{name}`, which was started before"));
+        self.wait(&mut machine, record.clone(), false).await?;
+        Ok(true)
+    }
+
+    /// Starts the machine and waits until it is ready.
+    async fn boot(&self, mut record: Record) -> Result<()> {
+        if !record.base.disk.exists() {
+            return Err(Error::failed(format!(
+                "the image of `{}` is gone: `{}`",
+                record.name,
+                record.base.disk.display()
+            ))
+            .hint(format!(
+                "The machine's disk is useless without it: run `{}`, then `devbox up`.",
+                self.command("destroy")
+            )));
+        }
+        self.events.phase(format!("Booting `{}`", self.instance.name()));
+        let mut machine = self.launch(&mut record, None).await?;
+        crash::point("up.started");
+        self.wait(&mut machine, record, false).await
+    }
+
+    /// What this host runs guests by; said once, for all machines.
+    async fn accelerator(&self) -> Result<Accelerator> {
+        let choose = async || {
+            let choice = accel::choose(&self.run.paths.cache).await?;
+            self.run.events.note(&choice.reason);
+            Ok::<_, Error>(choice.accelerator)
+        };
+        self.accel.get_or_try_init(choose).await.copied()
+    }
+
+    /// Starts QEMU, and records the forwards that it has.
+    async fn launch(&self, record: &mut Record, template: Option<&Template>) -> Result<Machine> {
+        let accelerator = self.accelerator().await?;
+        let mut config = hardware::config(self.machine, &self.instance, record, accelerator);
+        if let Some(template) = template {
+            let parts = template.parts();
+            config.memory_file = Some(MemoryFile { path: parts.memory, written: false });
+            config.incoming = Some(Incoming::Template(parts.state));
+        }
+        let shape = Shape::from(&config);
+        let (dir, runtime) = (self.instance.files().dir(), self.instance.files().runtime());
+        let machine = Machine::launch(config, dir, runtime, &self.events, self.run.cancel).await?;
+        record.forwards = machine.forwards().to_vec();
+        record.shape = Some(shape);
+        record.ready = None;
+        self.instance.save(record)?;
+        for forward in machine.forwards() {
+            let (protocol, guest) = (forward.protocol.as_str(), forward.guest);
+            self.events.note(format!(
+                "{}:{} leads to {protocol} port {guest}",
+                forward.host_ip, forward.host
+            ));
+        }
+        Ok(machine)
+    }
+
+    /// Waits until the guest is ready, and records that this process was seen ready. After Ctrl-C the
+    /// machine is switched off; after a timeout it stays, since the cause is inside.
+    async fn wait(&self, machine: &mut Machine, mut record: Record, warm: bool) -> Result<()> {
+        let (start, name) = (Instant::now(), self.instance.name());
+        let timeout = self.timeout();
+        let client = self.instance.client(&record)?;
+        let probes = self.probes(&client, warm);
+        match machine.wait_ready(&probes, timeout, self.run.cancel).await {
+            Ok(()) => {}
+            Err(e) if e.kind() == Kind::Interrupted => {
+                let stopped = machine.switch_off().await?;
+                return Err(e.detail(format!("`{name}` {stopped}")));
+            }
+            Err(e) if machine.process().alive() => {
+                return Err(self.bundled(e, machine.qmp().trace()).hint(format!(
+                    "`{name}` runs still: wait longer with `{}`, or stop it with `{}`.",
+                    self.command("up"),
+                    self.command("halt -f")
+                )));
+            }
+            Err(e) => return Err(self.bundled(e, machine.qmp().trace())),
+        }
+        if self.options.wait == Wait::Ready {
+            record.ready = Some(Ready::from(machine.process()));
+            self.instance.save(&record)?;
+        }
+        let how = match self.options.wait {
+            Wait::Boot => "has booted",
+            Wait::Ssh => "takes logins",
+            Wait::Ready => "is ready",
+        };
+        let ready = format!("`{name}` {how}; log in with `{}`", self.command("ssh"));
+        self.events.done(ready, start.elapsed());
+        Ok(())
+    }
+
+    /// A failed wait with the file that holds its evidence.
+    fn bundled(&self, e: Error, trace: Vec<String>) -> Error {
+        let file = self.instance.files().bundle();
+        let about = About { failure: Some(&e), trace, spec: Some(self.spec) };
+        match bundle::write(&self.instance, &about, &file) {
+            Ok(()) => e.detail(format!("all of it in one file, to pass on: {}", file.display())),
+            Err(no_bundle) => e.detail(format!("no bundle: {}", no_bundle.what())),
+        }
+    }
+
+    /// What has to be seen of the guest. One that was restored writes nothing on its console, and its
+    /// cloud-init had finished before it was saved.
+    fn probes(&self, client: &Client, warm: bool) -> Vec<Probe> {
+        let mut probes = if warm { vec![] } else { vec![ready::serial_probe()] };
+        let [banner, login] = ready::ssh_probes(client);
+        match (self.options.wait, warm) {
+            (Wait::Boot, true) => {}
+            (Wait::Boot, false) => probes.push(banner),
+            (Wait::Ssh, _) | (Wait::Ready, true) => probes.extend([banner, login]),
+            (Wait::Ready, false) => {
+                probes.extend([banner, login, ready::cloud_init_probe(client)]);
+            }
+        }
+        probes
+    }
+}
