@@ -40,6 +40,13 @@ pub enum Event {
         /// The line, without its line end.
         line: String,
     },
+    /// What one of several machines does that come up or go down at once.
+    Of {
+        /// The machine's name.
+        machine: String,
+        /// What it does.
+        event: Box<Event>,
+    },
     /// How far a long transfer or computation is.
     Progress {
         /// What is being worked on.
@@ -134,8 +141,18 @@ struct Part {
 
 impl Sink for Part {
     fn emit(&self, event: Event) {
-        let named = |text: String| format!("{}: {text}", self.name);
-        self.whole.emit(match event {
+        self.whole.emit(Event::Of { machine: self.name.clone(), event: Box::new(event) });
+    }
+}
+
+impl Event {
+    /// As one line after another of one screen, that of a machine among several begins with its name,
+    /// and its phases are parts of the phase that all of them are in.
+    #[must_use]
+    pub fn flat(self) -> Self {
+        let Event::Of { machine, event } = self else { return self };
+        let named = |text: String| format!("{machine}: {text}");
+        match event.flat() {
             Event::Phase(text) | Event::Note(text) => Event::Note(named(text)),
             Event::Done { text, took } | Event::Part { text, took } => {
                 Event::Part { text: named(text), took }
@@ -146,6 +163,22 @@ impl Sink for Part {
             Event::Progress { what, done, total } => {
                 Event::Progress { what: named(what), done, total }
             }
-        });
+            of @ Event::Of { .. } => of,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_events_of_one_among_several_carry_its_name() {
+        let of = |event| Event::Of { machine: "web".to_owned(), event: Box::new(event) };
+        let flat = of(Event::Phase("Booting".to_owned())).flat();
+        assert_eq!(flat, Event::Note("web: Booting".to_owned()));
+        let flat = of(of(Event::Warning("late".to_owned()))).flat();
+        assert_eq!(flat, Event::Warning("web: web: late".to_owned()));
+        assert_eq!(Event::Note("x".to_owned()).flat(), Event::Note("x".to_owned()));
     }
 }

@@ -4,6 +4,7 @@
 //! time of the current phase, or a bar for a transfer. In a pipe and in CI nothing moves, and no
 //! escape codes are sent where there is no terminal or `NO_COLOR` is set.
 
+pub mod ndjson;
 mod terminal;
 mod text;
 

@@ -21,6 +21,8 @@ pub(crate) struct Args {
     /// Do not ask
     #[arg(short, long)]
     force: bool,
+    #[command(flatten)]
+    pub(super) events: shared::EventArgs,
 }
 
 pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {

@@ -22,6 +22,8 @@ pub(crate) struct Args {
     /// How long a guest may take to shut down [default: 120s]
     #[arg(long, value_name = "DURATION", value_parser = shared::duration)]
     timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(super) events: shared::EventArgs,
 }
 
 pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {

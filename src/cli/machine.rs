@@ -9,6 +9,14 @@ use crate::machine::pause::run_state;
 use crate::project::{Member, Project, select};
 use crate::spec::{self, Spec};
 
+/// What verbs have that do long work.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct EventArgs {
+    /// Print what is done as JSON, one event a line, to standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// The project of the current folder.
 pub(super) fn project(ctx: &Context) -> Result<Project> {
     Project::here(&ctx.paths)

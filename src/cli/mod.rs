@@ -47,6 +47,7 @@ use crate::event::Events;
 use crate::host::Paths;
 use crate::parity::cache::Cache;
 use crate::project::Run;
+use crate::ui::ndjson::{self, Ndjson};
 use crate::ui::{self, Verbosity};
 
 /// How long a verb may clean up after Ctrl-C; longer than a guest needs to be killed and a
@@ -108,6 +109,21 @@ enum Verb {
     Digest(digest::Args),
     Manifest(manifest::Args),
     Completions(completions::Args),
+}
+
+impl Verb {
+    /// Whether what it does goes to standard output, as JSON.
+    fn sends_events(&self) -> bool {
+        match self {
+            Verb::Up(args) => args.events.json,
+            Verb::Halt(args) => args.events.json,
+            Verb::Suspend(args) => args.events.json,
+            Verb::Resume(args) => args.events.json,
+            Verb::Reload(args) => args.events.json,
+            Verb::Destroy(args) => args.events.json,
+            _ => false,
+        }
+    }
 }
 
 /// What a verb needs from outside.
@@ -184,11 +200,21 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    let json = cli.verb.sends_events();
     match run(cli) {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => {
+            if json {
+                ndjson::end(code, None);
+            }
+            ExitCode::from(code)
+        }
         Err(e) => {
+            let code = e.kind().exit_code();
+            if json {
+                ndjson::end(code, Some(&e));
+            }
             ui::error(&e);
-            ExitCode::from(e.kind().exit_code())
+            ExitCode::from(code)
         }
     }
 }
@@ -202,7 +228,10 @@ fn asked_by_a_shell() -> clap::error::Result<bool> {
 }
 
 fn run(cli: Cli) -> Result<u8> {
-    let events = Events::new(ui::Terminal::new(cli.verbosity()));
+    let events = match cli.verb.sends_events() {
+        true => Events::new(Ndjson::new()),
+        false => Events::new(ui::Terminal::new(cli.verbosity())),
+    };
     let ctx = Context { paths: Paths::from_env()?, events };
     let done = match cli.verb {
         // "Could not tell" is an answer of its own only where a question was asked.

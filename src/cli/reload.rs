@@ -21,6 +21,8 @@ pub(crate) struct Args {
     /// How long to wait until a machine is ready; its `timeout` of the spec by default
     #[arg(long, value_name = "DURATION", value_parser = shared::duration)]
     timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(super) events: shared::EventArgs,
 }
 
 pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {

@@ -10,6 +10,8 @@ pub(crate) struct Args {
     /// Only these machines; names and patterns such as `web-*`
     #[arg(value_name = "MACHINE")]
     machines: Vec<String>,
+    #[command(flatten)]
+    pub(super) events: shared::EventArgs,
 }
 
 pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {

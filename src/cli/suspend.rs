@@ -13,6 +13,8 @@ pub(crate) struct Args {
     /// Save its memory to its disk and end QEMU: gives the host its memory back, survives a restart of the host
     #[arg(long)]
     to_disk: bool,
+    #[command(flatten)]
+    pub(super) events: shared::EventArgs,
 }
 
 pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {

@@ -28,6 +28,8 @@ pub(crate) struct Args {
     /// Where a box has to be built, let `qemu-img` read disks with all your rights if this host cannot isolate it.
     #[arg(long)]
     allow_unsandboxed: bool,
+    #[command(flatten)]
+    pub(super) events: shared::EventArgs,
 }
 
 /// The words of `--wait`.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::{FirmwareImages, argv};
 use crate::machine::config::{
-    Accelerator, Config, DirectKernel, Disk, DiskFormat, Firmware, Forward, Lifetime, Network,
-    Protocol,
+    Accelerator, Config, DirectKernel, Disk, DiskFormat, Firmware, Forward, Incoming, Lifetime,
+    MemoryFile, Network, Protocol,
 };
 use crate::machine::files::Files;
 
@@ -52,6 +52,27 @@ fn words(config: &Config, dir: &str, uefi: Option<&FirmwareImages>) -> String {
 #[test]
 fn dev_box_with_bios_under_emulation() {
     insta::assert_snapshot!(words(&dev_box(), "/m", None));
+}
+
+#[test]
+fn dev_box_that_goes_on_from_a_template() {
+    let config = Config {
+        memory_file: Some(MemoryFile { path: "/t/memory".into(), written: false }),
+        incoming: Some(Incoming::Template("/t/state".into())),
+        ..dev_box()
+    };
+    let restored = words(&config, "/m", None);
+    let booted = words(&dev_box(), "/m", None);
+    let other: Vec<&str> = restored.lines().filter(|w| !booted.lines().any(|b| b == *w)).collect();
+    // The same hardware: only where the memory comes from differs.
+    assert_eq!(
+        other,
+        [
+            r#"{"id":"mem","mem-path":"/t/memory","qom-type":"memory-backend-file","share":false,"size":1073741824}"#,
+            "-incoming",
+            "defer",
+        ]
+    );
 }
 
 #[test]

@@ -63,7 +63,9 @@ impl Sink for Terminal {
     fn emit(&self, event: Event) {
         let mut state = self.state();
         let quiet = self.verbosity == Verbosity::Quiet;
-        match event {
+        match event.flat() {
+            // Flat by now.
+            Event::Of { .. } => {}
             Event::Warning(text) => {
                 let yellow = anstyle::AnsiColor::Yellow.on_default().bold();
                 state.line(&format!("{yellow}warning:{yellow:#} {text}"));
