@@ -64,12 +64,16 @@ pub struct Record {
     pub ready: Option<Ready>,
     /// It is being restored from a template and has the template's identity still: what crashed
     /// then is thrown away and made anew.
+    #[serde(default)]
     pub unfinished: bool,
     /// The hardware of its last start.
+    #[serde(default)]
     pub shape: Option<Shape>,
     /// Its memory is saved in its disk as [`SUSPENDED`], and it goes on from there.
+    #[serde(default)]
     pub suspended: Option<Saved>,
     /// Its snapshots, by name.
+    #[serde(default)]
     pub snapshots: BTreeMap<String, Saved>,
 }
 

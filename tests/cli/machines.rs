@@ -21,7 +21,7 @@ impl Sandbox {
 
     fn stopped(&self, name: &str, project: &str) -> PathBuf {
         let record = json!({
-            "format": 1,
+            "format": 2,
             "name": name,
             "project": self.project().with_file_name(project),
             "uuid": "00000000-0000-4000-8000-000000000000",
