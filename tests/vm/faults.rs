@@ -91,34 +91,57 @@ fn a_full_disk_is_said_and_nothing_half_stays() {
     assert_eq!((guests.len(), blobs, project.outputs().len()), (0, 0, 0));
 }
 
-/// Every named crash point of the build and of `up`: the next command works and nothing is left.
+/// Every named crash point of the build and of machines: the next command works and nothing is left.
 #[cfg(feature = "crash-points")]
 #[test]
 fn a_crash_at_any_point_is_healed_by_the_next_command() {
     for point in devbox::crash::POINTS.iter().filter(|p| !p.starts_with("store.")) {
-        let verb = if point.starts_with("build.") { "build" } else { "up" };
         let name = format!("crash-{}", point.replace('.', "-"));
-        let project = if verb == "build" {
-            failing_build(&name, "[[steps]]\ntype = \"shell\"\ninline = \"true\"\n")
-        } else {
-            Project::on_the_tiny_box(&name)
-        };
-        let out = project.devbox(&[verb]).env("DEVBOX_CRASH", point).output().expect("runs");
-        use std::os::unix::process::ExitStatusExt as _;
-        assert_eq!(
-            out.status.signal(),
-            Some(9),
-            "{point} was not passed: {}",
-            String::from_utf8_lossy(&out.stderr)
-        );
-        run(&mut project.devbox(&[verb]));
-        if verb == "up" {
-            exits(&mut project.devbox(&["ssh", "-c", "true"]), 0);
-            assert_eq!(project.guests().len(), 1, "{point}");
-            project.clear();
-        } else {
+        if point.starts_with("build.") {
+            let step = "[[steps]]\ntype = \"shell\"\ninline = \"true\"\n";
+            let project = failing_build(&name, step);
+            crash(&project, &["build"], point);
+            run(&mut project.devbox(&["build"]));
             project.insist_on_no_guest();
             assert_eq!(project.outputs().len(), 1, "{point}");
+            continue;
         }
+        let project = Project::on_the_tiny_box(&name);
+        // What stands before the command that is killed, that command, and what has to work then.
+        let (before, killed, after): (&[&[&str]], &[&str], &[&[&str]]) = match *point {
+            "template.staged" => (&[&["box", "prune", "--templates"]], &["up"], &[&["up"]]),
+            "machine.before-cont" | "up.started" => (&[], &["up", "--cold"], &[&["up"]]),
+            "suspend.saved" | "suspend.recorded" => {
+                (&[&["up"]], &["suspend", "--to-disk"], &[&["up"]])
+            }
+            "snapshot.saved" => {
+                (&[&["up"]], &["snapshot", "save", "x"], &[&["snapshot", "save", "x"]])
+            }
+            "snapshot.forgotten" => (
+                &[&["up"], &["snapshot", "save", "x"]],
+                &["snapshot", "delete", "x"],
+                &[&["snapshot", "save", "x"], &["snapshot", "restore", "x"]],
+            ),
+            _ => (&[], &["up"], &[&["up"]]),
+        };
+        for args in before {
+            run(&mut project.devbox(args));
+        }
+        crash(&project, killed, point);
+        for args in after {
+            run(&mut project.devbox(args));
+        }
+        exits(&mut project.devbox(&["ssh", "-c", "true"]), 0);
+        assert_eq!(project.guests().len(), 1, "{point}");
+        project.clear();
     }
+}
+
+/// Runs a command that dies at `point`.
+#[cfg(feature = "crash-points")]
+fn crash(project: &Project, args: &[&str], point: &str) {
+    use std::os::unix::process::ExitStatusExt as _;
+    let out = project.devbox(args).env("DEVBOX_CRASH", point).output().expect("runs");
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.signal(), Some(9), "{point} was not passed: {said}");
 }
