@@ -18,6 +18,8 @@ pub struct Paths {
     pub templates: PathBuf,
     /// What can be made or fetched again: downloads, package trees, probe results.
     pub cache: PathBuf,
+    /// What the user wants of every machine; need not be there.
+    pub settings: PathBuf,
     /// Sockets: short, because a Unix socket's path holds 107 bytes (`sun_path`, unix(7)).
     pub runtime: PathBuf,
 }
@@ -44,6 +46,7 @@ impl Paths {
                 machines: home.join("machines"),
                 templates: home.join("templates"),
                 cache: home.join("cache"),
+                settings: home.join("config.toml"),
                 runtime,
             });
         }
@@ -58,6 +61,7 @@ impl Paths {
             machines: data.join("machines"),
             templates: data.join("templates"),
             cache: base.cache_dir().join("devbox"),
+            settings: base.config_dir().join("devbox/config.toml"),
             runtime,
         })
     }

@@ -275,6 +275,7 @@ mod tests {
             store: path("store"),
             machines: path("machines"),
             templates: path("templates"),
+            settings: path("config.toml"),
             cache: path("cache"),
             runtime: path("runtime"),
         };

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::machine::instance::{Instance, Record, State};
 use crate::machine::pause::run_state;
 use crate::project::{Member, Project, select};
+use crate::spec::personal::{self, Override};
 use crate::spec::{self, Spec};
 
 /// What verbs have that do long work.
@@ -15,6 +16,23 @@ pub(crate) struct EventArgs {
     /// Print what is done as JSON, one event a line, to standard output
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// What verbs have that start machines.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct SettingArgs {
+    /// Give the machine something else than the spec says: `machine.memory=4GiB`, `machines.web.cpus=4`
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl SettingArgs {
+    /// The spec of the current folder with this person's settings, and what they change.
+    pub(super) fn spec(&self, ctx: &Context) -> Result<(Spec, Vec<Override>)> {
+        let mut spec = spec::load(None)?;
+        let overrides = personal::apply(&mut spec, &ctx.paths.settings, &self.set)?;
+        Ok((spec, overrides))
+    }
 }
 
 /// The project of the current folder.

@@ -6,7 +6,6 @@ use crate::cli::{Context, completions::machines, halt, machine as shared};
 use crate::error::{Result, exit};
 use crate::project::up::{Options, up};
 use crate::project::{Member, Project, stop};
-use crate::spec;
 use clap_complete::engine::ArgValueCandidates;
 
 /// Shut the dev box down and boot it again, with what the spec says now: `halt`, then `up`.
@@ -22,18 +21,20 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DURATION", value_parser = shared::duration)]
     timeout: Option<Duration>,
     #[command(flatten)]
+    settings: shared::SettingArgs,
+    #[command(flatten)]
     pub(super) events: shared::EventArgs,
 }
 
 pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
     // Before anything is stopped: what cannot come up again goes on.
-    let spec = spec::load(None)?;
+    let (spec, overrides) = args.settings.spec(ctx)?;
     let project = Project::here(&ctx.paths)?;
     let names = shared::wanted(&project, &spec, &args.machines)?;
     let chosen = |member: &&Member| names.contains(&member.name());
     let members: Vec<&Member> = project.existing().filter(chosen).collect();
     let patience = (!args.force).then_some(halt::TIMEOUT);
-    let options = Options { timeout: args.timeout, ..Options::default() };
+    let options = Options { timeout: args.timeout, overrides, ..Options::default() };
     ctx.block_on(async |cancel| {
         stop::halt(&members, patience, ctx.work(&cancel)).await?;
         up(&project, &spec, &names, &options, ctx.work(&cancel)).await

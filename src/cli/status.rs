@@ -62,6 +62,7 @@ fn lines(member: &Member, status: &Status) -> Vec<String> {
     let files = member.instance.files();
     if let Some(record) = &status.record {
         lines.push(format!("box      {} ({})", record.base.reference, record.base.manifest));
+        lines.extend(record.overrides.iter().map(|own| format!("changed  {own}")));
     }
     if let (Some(pid), Some(record)) = (status.pid, &status.record) {
         lines.push(format!("pid      {pid}"));

@@ -7,7 +7,6 @@ use crate::error::{Result, exit};
 use crate::exec::sandbox::Policy;
 use crate::project::Project;
 use crate::project::up::{self, Options};
-use crate::spec;
 use clap_complete::engine::ArgValueCandidates;
 
 /// Boot the dev box of this project, or all of its machines; builds their box first if it is not there.
@@ -29,6 +28,8 @@ pub(crate) struct Args {
     #[arg(long)]
     allow_unsandboxed: bool,
     #[command(flatten)]
+    settings: shared::SettingArgs,
+    #[command(flatten)]
     pub(super) events: shared::EventArgs,
 }
 
@@ -41,7 +42,7 @@ enum Wait {
 }
 
 pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
-    let spec = spec::load(None)?;
+    let (spec, overrides) = args.settings.spec(ctx)?;
     let project = Project::here(&ctx.paths)?;
     let names = shared::wanted(&project, &spec, &args.machines)?;
     for old in project.existing().filter(|member| member.in_spec == Some(false)) {
@@ -54,6 +55,7 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
         timeout: args.timeout,
         sandbox: Policy::from_flag(args.allow_unsandboxed),
         cold: args.cold,
+        overrides,
         wait: match args.wait {
             Wait::Boot => up::Wait::Boot,
             Wait::Ssh => up::Wait::Ssh,

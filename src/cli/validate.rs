@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::cli::Context;
 use crate::error::{Result, exit};
+use crate::spec::personal;
 use crate::spec::{self, Spec};
 use crate::ui;
 
@@ -18,10 +19,12 @@ pub(crate) struct Args {
     json: bool,
 }
 
-pub(crate) fn run(args: Args, _ctx: &Context) -> Result<u8> {
+pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
     let file = spec::find(args.path.as_deref())?;
     match spec::read(&file)? {
         Ok(found) => {
+            // What `up` would refuse is no valid project.
+            personal::apply(&mut found.clone(), &ctx.paths.settings, &[])?;
             if args.json {
                 ui::line(&json(&serde_json::json!({
                     "file": file.display().to_string(),

@@ -69,6 +69,9 @@ pub struct Record {
     /// The hardware of its last start.
     #[serde(default)]
     pub shape: Option<Shape>,
+    /// In what its last start followed somebody's own settings and not the spec, in words.
+    #[serde(default)]
+    pub overrides: Vec<String>,
     /// Its memory is saved in its disk as [`SUSPENDED`], and it goes on from there.
     #[serde(default)]
     pub suspended: Option<Saved>,
@@ -369,6 +372,7 @@ impl Instance {
             ready: None,
             unfinished: template.is_some(),
             shape: None,
+            overrides: vec![],
             suspended: None,
             snapshots: BTreeMap::new(),
         };

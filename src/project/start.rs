@@ -322,6 +322,8 @@ impl Start<'_> {
         let machine = Machine::launch(config, dir, runtime, &self.events, self.run.cancel).await?;
         record.forwards = machine.forwards().to_vec();
         record.shape = Some(shape);
+        let own = self.options.overrides.iter().filter(|o| o.machine == self.machine.name);
+        record.overrides = own.map(ToString::to_string).collect();
         record.ready = None;
         self.instance.save(record)?;
         for forward in machine.forwards() {

@@ -85,6 +85,7 @@ impl Status {
             "pid": self.pid,
             "ssh_port": self.ssh_port(),
             "forwards": forwards,
+            "overrides": record.map_or(&[][..], |r| &r.overrides),
             "serial_log": record.map(|_| instance.files().serial_log()),
             "qemu_log": record.map(|_| instance.files().qemu_log()),
         })

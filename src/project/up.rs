@@ -16,6 +16,7 @@ use crate::project::select::list;
 use crate::project::start::{Came, Start};
 use crate::project::stop::stop;
 use crate::project::{Project, Run};
+use crate::spec::personal::Override;
 use crate::spec::{self, Spec};
 use crate::store::Store;
 
@@ -30,6 +31,8 @@ pub struct Options {
     pub cold: bool,
     /// What must be true of a machine before it is up.
     pub wait: Wait,
+    /// In what the machines of the spec follow somebody's own settings.
+    pub overrides: Vec<Override>,
 }
 
 /// How far a machine must have come.

@@ -231,6 +231,35 @@ pub static MACHINES_TABLE: Table = Table {
     keys: machine_keys!(&DEPENDS_ON),
 };
 
+keys! {
+    /// `machine` of personal settings.
+    PERSONAL_MACHINE: "machine", Shape::Table(&PERSONAL_MACHINE_TABLE), Default("nothing"), "For every machine.";
+    /// `machines` of personal settings.
+    PERSONAL_MACHINES: "machines", Shape::Named(&grammar::LABEL, &PERSONAL_MACHINES_TABLE, &PERSONAL_MACHINE_TABLE), Default("nothing"), "For the machine of this name.";
+}
+
+/// Personal settings: a file beside the spec that is not shared, a file of the user, or words of the
+/// command line.
+pub static PERSONAL: Table = Table {
+    path: "",
+    about: "What one person has otherwise than the spec; no part of the image or of any digest.",
+    keys: &[&PERSONAL_MACHINE, &PERSONAL_MACHINES],
+};
+
+/// `[machine]` of personal settings.
+pub static PERSONAL_MACHINE_TABLE: Table = Table {
+    path: "machine",
+    about: "What this person's host gives each machine.",
+    keys: &[&CPUS, &MEMORY, &MACHINE_DISK, &MACHINE_TIMEOUT, &PORTS],
+};
+
+/// `[machines.NAME]` of personal settings.
+pub static PERSONAL_MACHINES_TABLE: Table = Table {
+    path: "machines.NAME",
+    about: "The same for one machine.",
+    keys: &[&CPUS, &MEMORY, &MACHINE_DISK, &MACHINE_TIMEOUT, &PORTS],
+};
+
 /// `[[machine.ports]]`.
 pub static PORTS_TABLE: Table = Table {
     path: "machine.ports",

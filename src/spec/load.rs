@@ -4,6 +4,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
+use toml::de::DeTable;
 
 use crate::error::{Context as _, Error, Result};
 use crate::spec::decode;
@@ -60,6 +61,13 @@ pub fn find(path: Option<&Path>) -> Result<PathBuf> {
 /// # Errors
 /// The file cannot be read, or is larger than [`LONGEST_FILE`].
 pub fn read(file: &Path) -> Result<Result<Spec, Problems>> {
+    let dir =
+        std::path::absolute(file)?.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned);
+    Ok(text_of(file)?.and_then(|text| parse(&text, file, &dir)))
+}
+
+/// The text of a file; the inner error is that it is none.
+pub(super) fn text_of(file: &Path) -> Result<Result<String, Problems>> {
     let mut bytes = vec![];
     let usage = |e: std::io::Error| Error::from(e).with_kind(crate::error::Kind::Usage);
     if fs::metadata(file).map_err(usage)?.is_dir() {
@@ -76,23 +84,18 @@ pub fn read(file: &Path) -> Result<Result<Spec, Problems>> {
         ))
         .hint("Put long scripts into files of their own and name them with `script`."));
     }
-    let dir =
-        std::path::absolute(file)?.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned);
-    Ok(match std::str::from_utf8(&bytes) {
-        Ok(text) => parse(text, file, &dir),
-        Err(e) => {
-            let text = String::from_utf8_lossy(&bytes);
-            let at = e.valid_up_to();
-            let problem = Problem {
-                path: String::new(),
-                span: at..at + 1,
-                what: format!("byte 0x{:02x} is not UTF-8", bytes[at]),
-                expected: None,
-                hint: Some("Save the file as UTF-8.".to_owned()),
-            };
-            Err(Problems::new(file, &text, vec![problem]))
-        }
-    })
+    Ok(String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        let bytes = e.into_bytes();
+        let problem = Problem {
+            path: String::new(),
+            span: at..at + 1,
+            what: format!("byte 0x{:02x} is not UTF-8", bytes[at]),
+            expected: None,
+            hint: Some("Save the file as UTF-8.".to_owned()),
+        };
+        Problems::new(file, &String::from_utf8_lossy(&bytes), vec![problem])
+    }))
 }
 
 /// Parses `text`, which was read from `file` (for messages); relative paths in it start at `dir`,
@@ -101,9 +104,18 @@ pub fn read(file: &Path) -> Result<Result<Spec, Problems>> {
 /// # Errors
 /// Everything that is wrong, in the order of the text.
 pub fn parse(text: &str, file: &Path, dir: &Path) -> Result<Spec, Problems> {
+    parse_as(text, file, |table, c| decode::spec(table, dir, c))
+}
+
+/// Parses `text` with a decoder of its own.
+pub(super) fn parse_as<T>(
+    text: &str,
+    file: &Path,
+    decode: impl FnOnce(&DeTable<'_>, &mut Collector) -> Option<T>,
+) -> Result<T, Problems> {
     let (table, syntax) = syntax::parse(text);
     let mut c = Collector::default();
-    let spec = decode::spec(&table, dir, &mut c);
+    let found = decode(&table, &mut c);
     if !syntax.is_empty() {
         // What follows from broken syntax would be noise: a key that seems to be missing, or a value
         // on a line that could not be read.
@@ -121,8 +133,8 @@ pub fn parse(text: &str, file: &Path, dir: &Path) -> Result<Spec, Problems> {
         });
         c.problems.extend(syntax);
     }
-    match spec {
-        Some(spec) if c.problems.is_empty() => Ok(spec),
+    match found {
+        Some(found) if c.problems.is_empty() => Ok(found),
         _ => Err(Problems::new(file, text, c.problems)),
     }
 }

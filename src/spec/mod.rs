@@ -8,6 +8,7 @@ pub mod digest;
 pub mod grammar;
 pub mod keys;
 mod load;
+pub mod personal;
 pub mod problem;
 pub mod quantity;
 mod reader;

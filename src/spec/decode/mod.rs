@@ -3,6 +3,7 @@
 mod files;
 mod machine;
 mod machines;
+mod personal;
 mod source;
 mod steps;
 
@@ -13,6 +14,8 @@ use toml::de::DeTable;
 use crate::spec::keys::{self, LARGEST_VHD};
 use crate::spec::quantity::{GIB, size_text};
 use crate::spec::reader::{Collector, Reader};
+pub(crate) use personal::personal;
+
 use crate::spec::types::{Arch, OutputFormat, Seal, Source, Spec};
 
 /// Decodes a whole file. `None` if something needed is missing or wrong; then `c` says what.
