@@ -228,3 +228,96 @@ fn a_shell_is_told_verbs_and_the_machines_of_the_project() {
     std::fs::remove_file(s.project().join("devbox.toml")).expect("removed");
     assert!(complete(&["ssh", ""]).is_empty());
 }
+
+#[test]
+fn settings_of_a_person_are_checked_with_their_file_and_place() {
+    let s = Sandbox::new();
+    s.spec("[machines.web]\n");
+    s.write("devbox.local.toml", "[machine]\nmemory = \"4GB\"\n\n[machines.wbe]\ncpus = 2\n");
+    insta::assert_snapshot!(s.run(&["validate"]));
+    s.write("devbox.local.toml", "[machine]\nmemory = \"4GiB\"\n");
+    assert!(s.run(&["validate"]).starts_with("exit 0\n"));
+    insta::assert_snapshot!(s.run(&["up", "--set", "machine.firmware=uefi"]));
+}
+
+#[test]
+fn work_on_machines_can_be_followed_by_programs() {
+    let s = Sandbox::new();
+    s.spec("");
+    s.stopped("web", "project");
+    let lines = |args: &[&str], code: i32| -> Vec<Value> {
+        let out = s.devbox().args(args).output().expect("it runs");
+        assert_eq!(out.status.code(), Some(code), "{out:?}");
+        let text = String::from_utf8(out.stdout).expect("text");
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    let said = lines(&["halt", "--json"], 0);
+    assert!(said.iter().all(|event| event["schema"] == 1 && event["time"].is_string()), "{said:?}");
+    assert_eq!(said[0]["event"], "note");
+    assert_eq!(said[0]["text"], "`web` was stopped already");
+    let end = said.last().expect("an end");
+    assert_eq!(
+        (&end["event"], &end["exit"], &end["error"]),
+        (&json!("end"), &json!(0), &Value::Null)
+    );
+    let said = lines(&["resume", "--json"], 1);
+    let end = said.last().expect("an end");
+    assert_eq!(end["exit"], 1);
+    assert_eq!(end["error"]["what"], "`web` is not suspended but stopped");
+    assert_eq!(end["error"]["hints"], json!(["Start it with `devbox up web`."]));
+}
+
+#[test]
+fn a_bundle_holds_what_is_known_and_no_secret() {
+    let s = Sandbox::new();
+    s.write(
+        "devbox.toml",
+        "name = \"web\"\nversion = \"1.0.0\"\n[source]\ntype = \"packages\"\nsuite = \"bookworm\"\n\
+        [[steps]]\ntype = \"shell\"\ninline = \"true\"\nenv = { TOKEN = \"hunter2-token\" }\n",
+    );
+    let dir = s.stopped("web", "project");
+    std::fs::write(dir.join("serial.log"), "login with hunter2-token\n").expect("written");
+    std::fs::create_dir(dir.join("ssh")).expect("made");
+    std::fs::write(dir.join("ssh/id_ed25519"), "PRIVATE KEY").expect("written");
+    std::fs::write(dir.join("seed.iso"), "PRIVATE KEY").expect("written");
+    assert!(s.run(&["bundle", "-o", "out.tar.gz"]).contains("out.tar.gz"));
+    let tar = |args: &[&str]| {
+        let mut tar = std::process::Command::new("tar");
+        let out = tar.args(args).current_dir(s.project()).output().expect("tar runs");
+        assert!(out.status.success(), "{out:?}");
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    let names = tar(&["-tzf", "out.tar.gz"]);
+    for name in
+        ["README.txt", "versions.txt", "status.json", "machine.json", "serial.log", "devbox.toml"]
+    {
+        assert!(names.lines().any(|n| n == name), "{names}");
+    }
+    let all = tar(&["-xzOf", "out.tar.gz"]);
+    assert!(all.contains("login with [redacted]"), "{all}");
+    assert!(all.contains("TOKEN = \"[redacted]\""), "{all}");
+    for secret in ["hunter2", "PRIVATE KEY"] {
+        assert!(!all.contains(secret), "{secret}:\n{all}");
+    }
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode =
+        std::fs::metadata(s.project().join("out.tar.gz")).expect("there").permissions().mode();
+    assert_eq!(mode & 0o077, 0, "for this user only");
+}
+
+#[test]
+fn doctor_says_what_is_missing_and_ends_with_one() {
+    let s = Sandbox::new();
+    let empty = s.project().join("empty");
+    std::fs::create_dir(&empty).expect("made");
+    let out = s.devbox().env("PATH", &empty).args(["doctor", "--json"]).output().expect("it runs");
+    let found: Value = serde_json::from_slice(&out.stdout).expect("JSON");
+    let finding = |about: &str| {
+        let all = found["findings"].as_array().expect("findings");
+        all.iter().find(|f| f["about"] == about).cloned().expect("a finding")
+    };
+    assert_eq!((out.status.code(), &found["ok"]), (Some(1), &json!(false)), "{found:#}");
+    assert_eq!(finding("QEMU")["grade"], "fail");
+    assert!(finding("QEMU")["hints"][0].as_str().is_some_and(|h| h.contains("apt-get install")));
+    assert_eq!(finding("store")["grade"], "ok");
+}

@@ -45,6 +45,28 @@ pub(super) fn machine(
 /// `machine` with what the table says instead, key by key.
 pub(super) fn keys_of(
     table: &Reader<'_, '_>,
+    machine: Machine,
+    source: Option<&Source>,
+    c: &mut Collector,
+) -> Machine {
+    let mut machine = personal_keys_of(table, machine, source, c);
+    if let Some(at) = table.text(&keys::FIRMWARE, c) {
+        machine.firmware = if at.value == "uefi" { Firmware::Uefi } else { Firmware::Bios };
+    }
+    if let Some(at) = table.text(&keys::USER, c) {
+        if at.value == "root" {
+            c.report(&at.path, at.span, "`root` exists already and takes no login").hint =
+                Some("Name another account; it gets `sudo` without a password.".to_owned());
+        } else {
+            machine.user = at.value;
+        }
+    }
+    machine
+}
+
+/// The same for the keys that a person may set too.
+pub(super) fn personal_keys_of(
+    table: &Reader<'_, '_>,
     mut machine: Machine,
     source: Option<&Source>,
     c: &mut Collector,
@@ -68,17 +90,6 @@ pub(super) fn keys_of(
                 Some(format!("Set it to \"{image}\" or more, or remove it."));
         }
         machine.disk = Some(at.value);
-    }
-    if let Some(at) = table.text(&keys::FIRMWARE, c) {
-        machine.firmware = if at.value == "uefi" { Firmware::Uefi } else { Firmware::Bios };
-    }
-    if let Some(at) = table.text(&keys::USER, c) {
-        if at.value == "root" {
-            c.report(&at.path, at.span, "`root` exists already and takes no login").hint =
-                Some("Name another account; it gets `sudo` without a password.".to_owned());
-        } else {
-            machine.user = at.value;
-        }
     }
     if let Some(timeout) = table.duration(&keys::MACHINE_TIMEOUT, c) {
         machine.timeout = timeout;

@@ -2,7 +2,7 @@
 
 use toml::de::DeTable;
 
-use crate::spec::decode::machine::keys_of;
+use crate::spec::decode::machine::personal_keys_of;
 use crate::spec::keys;
 use crate::spec::problem::{nearest, one_of, shown};
 use crate::spec::reader::{Collector, Reader};
@@ -50,7 +50,7 @@ pub(crate) fn personal(
 /// One machine with what the table says. Ports are added; one of the same port in the guest stands in
 /// place of the spec's.
 fn with(table: &Reader<'_, '_>, machine: &Machine, source: &Source, c: &mut Collector) -> Machine {
-    let mut new = keys_of(table, machine.clone(), Some(source), c);
+    let mut new = personal_keys_of(table, machine.clone(), Some(source), c);
     if table.has(&keys::PORTS) {
         let own = std::mem::replace(&mut new.ports, machine.ports.clone());
         for port in own {
