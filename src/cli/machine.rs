@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::cli::Context;
 use crate::error::{Error, Result};
-use crate::machine::instance::{Instance, Record, State};
+use crate::machine::instance::{Instance, State};
 use crate::machine::pause::run_state;
+use crate::machine::record::Record;
 use crate::project::{Member, Project, select};
 use crate::spec::personal::{self, Override};
 use crate::spec::{self, Spec};

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::cli::{Context, machine as shared};
 use crate::error::{Result, exit};
-use crate::machine::instance::{Instance, Saved};
+use crate::machine::instance::Instance;
+use crate::machine::record::Saved;
 use crate::project::snapshot::{self, Then};
 use crate::ui;
 

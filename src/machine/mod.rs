@@ -16,6 +16,7 @@ pub mod ports;
 pub mod process;
 pub mod qmp;
 pub mod ready;
+pub mod record;
 pub mod serial;
 mod snapshot;
 mod stop;

@@ -4,8 +4,9 @@ use crate::machine::config::{
     Accelerator, Config, Disk, DiskFormat, Firmware, Forward, Incoming, Lifetime, Network,
     Protocol, SPARE_SLOTS,
 };
-use crate::machine::instance::{Instance, Record, Shape};
+use crate::machine::instance::Instance;
 use crate::machine::ports::BoundForward;
+use crate::machine::record::{Record, Shape};
 use crate::spec;
 
 /// What machines of this shape have in common: no name, no disk, no forwards.

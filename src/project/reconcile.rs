@@ -3,7 +3,7 @@
 use bytesize::ByteSize;
 
 use crate::host::Paths;
-use crate::machine::instance::{Record, Shape};
+use crate::machine::record::{Record, Shape};
 use crate::project::hardware;
 use crate::spec::{self, Spec};
 use crate::store::Store;

@@ -6,7 +6,8 @@ use crate::crash;
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::exec::{self, tools};
-use crate::machine::instance::{Instance, Record, Saved, State};
+use crate::machine::instance::{Instance, State};
+use crate::machine::record::{Record, Saved};
 use crate::machine::{Machine, accel};
 use crate::project::suspend::{attached, not_made, now, ready_again, set_clock};
 use crate::project::{Run, hardware};
@@ -195,7 +196,7 @@ pub(super) async fn start(
 pub(super) fn forget_memory(instance: &Instance, record: &Record) -> Result<Record> {
     let record = Record { suspended: None, ready: None, ..record.clone() };
     instance.save(&record)?;
-    offline(instance, "-d", crate::machine::instance::SUSPENDED)?;
+    offline(instance, "-d", crate::machine::record::SUSPENDED)?;
     Ok(record)
 }
 

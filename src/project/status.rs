@@ -3,9 +3,10 @@
 
 use serde_json::{Value, json};
 
-use crate::machine::instance::{Instance, Record, State};
+use crate::machine::instance::{Instance, State};
 use crate::machine::lock::Lock;
 use crate::machine::pause::run_state;
+use crate::machine::record::Record;
 
 /// What was found.
 #[derive(Debug, Clone)]

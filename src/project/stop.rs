@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::machine::instance::{Instance, Record, State};
+use crate::machine::instance::{Instance, State};
 use crate::machine::process::Process;
+use crate::machine::record::Record;
 use crate::machine::{Machine, Stopped};
 use crate::project::order::{self, Node};
 use crate::project::{Member, Run, snapshot};

@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::guest::clock;
 use crate::machine::Machine;
-use crate::machine::instance::{Instance, Ready, Record, SUSPENDED, Saved, State};
+use crate::machine::instance::{Instance, State};
+use crate::machine::record::{Ready, Record, SUSPENDED, Saved};
 use crate::project::order::{self, Node};
 use crate::project::{Member, Run, snapshot};
 

@@ -51,7 +51,12 @@ pub fn apply(spec: &mut Spec, user: &Path, set: &[String]) -> Result<Vec<Overrid
     }
     if !set.is_empty() {
         let lines: Vec<String> = set.iter().map(|one| line(one)).collect::<Result<_>>()?;
-        layer(spec, &lines.join("\n"), Path::new(COMMAND_LINE), &mut overrides)?;
+        let layered = layer(spec, &lines.join("\n"), Path::new(COMMAND_LINE), &mut overrides);
+        layered.map_err(|problems| {
+            Error::usage(problems.summary())
+                .detail(problems.render(false))
+                .hint("Correct it, or write it into `devbox.local.toml`.")
+        })?;
     }
     Ok(overrides)
 }

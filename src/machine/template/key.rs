@@ -10,7 +10,7 @@ use crate::guest::seed::Seed;
 use crate::machine::accel;
 use crate::machine::argv::MACHINE_TYPE;
 use crate::machine::config::{Accelerator, Config, Firmware, NAT_MAC};
-use crate::machine::instance::BaseImage;
+use crate::machine::record::BaseImage;
 
 /// The version of a template's files, and of everything that is not in the key by itself: another
 /// one makes no template fit.

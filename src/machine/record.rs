@@ -1,0 +1,197 @@
+//! What is recorded about one machine: what it is made of, and what belongs to it. Whether it runs is
+//! never recorded.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use serde::{Deserialize, Serialize};
+
+use super::config::{Accelerator, Config, Firmware, Forward, Protocol};
+use super::ports::BoundForward;
+use super::process::Process;
+use crate::error::{Error, Result};
+
+/// The version of the record's shape.
+pub(super) const FORMAT: u32 = 2;
+/// The guest's port of ssh.
+pub const SSH_PORT: u16 = 22;
+
+/// The sealed image that a machine runs on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BaseImage {
+    /// `name:version`.
+    pub reference: String,
+    /// The manifest's digest: which build of that version.
+    pub manifest: String,
+    /// The disk, a qcow2 that is never written.
+    pub disk: PathBuf,
+    /// Its guest-visible size in bytes.
+    pub size: u64,
+}
+
+/// What a machine is made of: `machine.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    pub(crate) format: u32,
+    /// The machine's name, which is its host name.
+    pub name: String,
+    /// The folder of its devbox.toml.
+    pub project: PathBuf,
+    /// How its QEMU is recognised.
+    pub uuid: String,
+    /// The account in the guest.
+    pub user: String,
+    /// The image below its disk.
+    pub base: BaseImage,
+    /// The forwards of the last start, and what was added or removed since: the same ports are tried
+    /// again.
+    pub forwards: Vec<BoundForward>,
+    /// The forwards that `devbox port add` made, which each start makes again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub added: Vec<BoundForward>,
+    /// The process that was last seen ready; means nothing for another one.
+    pub ready: Option<Ready>,
+    /// It is being restored from a template and has the template's identity still: what crashed
+    /// then is thrown away and made anew.
+    #[serde(default)]
+    pub unfinished: bool,
+    /// The hardware of its last start.
+    #[serde(default)]
+    pub shape: Option<Shape>,
+    /// In what its last start followed somebody's own settings and not the spec, in words.
+    #[serde(default)]
+    pub overrides: Vec<String>,
+    /// Its memory is saved in its disk as [`SUSPENDED`], and it goes on from there.
+    #[serde(default)]
+    pub suspended: Option<Saved>,
+    /// Its snapshots, by name.
+    #[serde(default)]
+    pub snapshots: BTreeMap<String, Saved>,
+}
+
+/// The name of the snapshot that a suspended machine goes on from; no name that people can give.
+pub const SUSPENDED: &str = "devbox suspended";
+
+/// The part of a machine's configuration that only a restart can change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Memory in bytes.
+    pub memory: u64,
+    /// Firmware.
+    pub firmware: Firmware,
+    /// What runs the guest's instructions.
+    pub accelerator: Accelerator,
+    /// Empty slots for devices.
+    pub spare_slots: u8,
+}
+
+impl From<&Config> for Shape {
+    fn from(config: &Config) -> Self {
+        Shape {
+            cpus: config.cpus,
+            memory: config.memory,
+            firmware: config.firmware,
+            accelerator: config.accelerator,
+            spare_slots: config.spare_slots,
+        }
+    }
+}
+
+/// A snapshot of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    /// Seconds since 1970.
+    pub made: i64,
+    /// The hardware that its memory belongs to; `None` for a snapshot of the disk alone.
+    pub shape: Option<Shape>,
+    /// Whether the guest had been seen ready.
+    pub ready: bool,
+    /// Whether `push` made it, so that `pop` takes it.
+    pub pushed: bool,
+}
+
+/// A process by its id and its start time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    pid: i32,
+    start: u64,
+}
+
+impl From<&Process> for Ready {
+    fn from(process: &Process) -> Self {
+        Ready { pid: process.pid(), start: process.start() }
+    }
+}
+
+impl Record {
+    /// What is recorded in the file `path`; `None` if it is not there.
+    ///
+    /// # Errors
+    /// It cannot be read, is damaged, or of another devbox.
+    pub(super) fn read(path: &Path) -> Result<Option<Self>> {
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        let damaged = |why: String| {
+            Error::failed(format!("the machine's record `{}` is damaged", path.display()))
+                .cause(why)
+                .hint("Remove the machine with `devbox destroy -f`.")
+        };
+        let record: Record = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+        if record.format != FORMAT {
+            return Err(damaged(format!("its format is {}, not {FORMAT}", record.format)));
+        }
+        Ok(Some(record))
+    }
+
+    /// Whether this very process was seen ready.
+    #[must_use]
+    pub fn was_ready(&self, process: &Process) -> bool {
+        self.ready == Some(Ready::from(process))
+    }
+
+    /// The host's port of ssh, once the machine was started.
+    #[must_use]
+    pub fn ssh_port(&self) -> Option<u16> {
+        self.bound(SSH_PORT, Protocol::Tcp).map(|f| f.host)
+    }
+
+    fn bound(&self, guest: u16, protocol: Protocol) -> Option<&BoundForward> {
+        self.forwards.iter().find(|f| f.guest == guest && f.protocol == protocol)
+    }
+
+    /// The forwards to ask for: ssh first, then `wanted`, then what was added by hand; what names no
+    /// port gets the one it had.
+    #[must_use]
+    pub fn wishes(&self, wanted: &[Forward]) -> Vec<Forward> {
+        let ssh = Forward {
+            guest: SSH_PORT,
+            host: None,
+            host_ip: std::net::Ipv4Addr::LOCALHOST,
+            protocol: Protocol::Tcp,
+            auto_correct: true,
+        };
+        let mut all = vec![ssh];
+        all.extend_from_slice(wanted);
+        // One that the spec has meanwhile is asked for once.
+        let missing = |added: &&BoundForward| {
+            wanted.iter().all(|f| f.host != Some(added.host) || f.protocol != added.protocol)
+        };
+        all.extend(self.added.iter().filter(missing).map(|added| Forward {
+            guest: added.guest,
+            host: Some(added.host),
+            host_ip: added.host_ip,
+            protocol: added.protocol,
+            auto_correct: true,
+        }));
+        for forward in all.iter_mut().filter(|f| f.host.is_none()) {
+            forward.host = self.bound(forward.guest, forward.protocol).map(|f| f.host);
+        }
+        all
+    }
+}
