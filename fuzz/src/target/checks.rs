@@ -7,7 +7,7 @@ use crate::image::{Limits, ReadAt};
 /// Small limits: a claim of terabytes has to be refused, not believed.
 pub(super) fn limits() -> Limits {
     Limits {
-        disk_size: 1 << 40,
+        disk_size: 1 << 38,
         entries: 10_000,
         depth: 64,
         path: 1024,
