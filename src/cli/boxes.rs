@@ -84,7 +84,8 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
         }
         Verb::Remove { name, json } => {
             let (name, version) = split(&store, &name)?;
-            let removed = store.remove(&name, &version, &live(&ctx.paths)?)?;
+            let mut removed = store.remove(&name, &version, &live(&ctx.paths)?)?;
+            removed.temporary.extend(templates::prune(ctx, &store, false, false)?);
             report(&format!("removed {name}:{version}"), &removed, json)?;
         }
         Verb::Templates { json } => templates::list(ctx, json)?,

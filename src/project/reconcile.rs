@@ -41,5 +41,5 @@ pub(super) fn other_shape(machine: &spec::Machine, record: &Record) -> Option<St
         changed.push("another firmware".to_owned());
     }
     let changed = changed.join(" and ");
-    (!changed.is_empty()).then(|| format!("`{}` has in the spec {changed}", record.name))
+    (!changed.is_empty()).then(|| format!("the spec gives `{}` {changed}", record.name))
 }
