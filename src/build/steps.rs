@@ -1,6 +1,5 @@
 //! Runs the spec's steps in the guest, in order.
 
-use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,10 +14,9 @@ use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::exec::quote;
 use crate::guest::ssh::{Ended, Remote, Stream};
+use crate::guest::work::{LAST_LINES, Work, as_root};
 use crate::spec::{Action, Script, Step};
 
-/// Lines of output that a failed step shows.
-const LAST_LINES: usize = 15;
 /// For the engine's own small commands in the guest, on a busy host.
 const SMALL: Duration = Duration::from_secs(120);
 /// Where a step's script lies in the guest; the seal empties the folder. Of the folders for
@@ -107,43 +105,8 @@ impl Running<'_> {
 
     /// Runs a command; its lines are events, its failure is the step's.
     async fn execute(&self, remote: Remote, timeout: Duration) -> Result<Vec<String>> {
-        let mut last: VecDeque<String> = VecDeque::new();
-        let mut out = vec![];
-        let on_line = |stream: Stream, line: &str| {
-            if stream == Stream::Out {
-                out.push(line.to_owned());
-                out.drain(..out.len().saturating_sub(LAST_LINES));
-            }
-            self.events.output(self.title, line);
-            last.push_back(line.to_owned());
-            if last.len() > LAST_LINES {
-                last.pop_front();
-            }
-        };
-        let ended = self.guest.client.run(remote, on_line, timeout, self.cancel).await;
-        let mut error = match ended {
-            Ok(Ended::Code(0)) => return Ok(out),
-            Ok(Ended::Code(code)) => {
-                Error::failed(format!("{} failed with exit code {code}", self.title))
-            }
-            Ok(Ended::TimedOut) => Error::failed(format!(
-                "{} took longer than {} s and was stopped",
-                self.title,
-                timeout.as_secs()
-            ))
-            .hint("Give the step a longer `timeout`, or find out in its last lines what it waits for."),
-            Ok(Ended::Cancelled) => {
-                return Err(Error::interrupted(format!("interrupted while {} ran", self.title)));
-            }
-            Err(e) => e.context(format!("{} failed", self.title)),
-        };
-        if !last.is_empty() {
-            error = error.detail("its last lines:");
-        }
-        for line in last {
-            error = error.detail(format!("  | {line}"));
-        }
-        Err(error)
+        let Running { title, events, cancel, .. } = *self;
+        Work { title, client: &self.guest.client, events, cancel }.execute(remote, timeout).await
     }
 
     /// Runs a command whose output is not the step's; returns its lines.
@@ -242,11 +205,6 @@ impl Running<'_> {
         self.events.note(format!("put `{}` to {target}", source.display()));
         Ok(())
     }
-}
-
-/// A script for the guest's root.
-fn as_root(script: &str) -> String {
-    format!("sudo -n sh -c {}", quote(OsStr::new(script)))
 }
 
 /// The command that runs a step's script as root, in an environment that is the same everywhere

@@ -19,6 +19,7 @@ mod machine;
 mod manifest;
 mod parity;
 mod port;
+mod provision;
 mod reference;
 mod reload;
 mod resume;
@@ -88,6 +89,7 @@ enum Verb {
     Up(up::Args),
     Halt(halt::Args),
     Reload(reload::Args),
+    Provision(provision::Args),
     Suspend(suspend::Args),
     Resume(resume::Args),
     Snapshot(snapshot::Args),
@@ -120,6 +122,7 @@ impl Verb {
             Verb::Suspend(args) => args.events.json,
             Verb::Resume(args) => args.events.json,
             Verb::Reload(args) => args.events.json,
+            Verb::Provision(args) => args.events.json,
             Verb::Destroy(args) => args.events.json,
             _ => false,
         }
@@ -245,6 +248,7 @@ fn run(cli: Cli) -> Result<u8> {
         Verb::Up(args) => up::run(args, &ctx),
         Verb::Halt(args) => halt::run(args, &ctx),
         Verb::Reload(args) => reload::run(args, &ctx),
+        Verb::Provision(args) => provision::run(args, &ctx),
         Verb::Suspend(args) => suspend::run(args, &ctx),
         Verb::Resume(args) => resume::run(args, &ctx),
         Verb::Snapshot(args) => snapshot::run(args, &ctx),

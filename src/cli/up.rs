@@ -6,6 +6,7 @@ use crate::cli::{Context, completions::machines, machine as shared};
 use crate::error::{Result, exit};
 use crate::exec::sandbox::Policy;
 use crate::project::Project;
+use crate::project::provision::Which;
 use crate::project::up::{self, Options};
 use clap_complete::engine::ArgValueCandidates;
 
@@ -27,6 +28,15 @@ pub(crate) struct Args {
     /// Where a box has to be built, let `qemu-img` read disks with all your rights if this host cannot isolate it.
     #[arg(long)]
     allow_unsandboxed: bool,
+    /// Do all of `[[provision]]`, done before or not
+    #[arg(long, conflicts_with_all = ["no_provision", "provision_with"])]
+    provision: bool,
+    /// Do nothing of `[[provision]]`
+    #[arg(long, conflicts_with = "provision_with")]
+    no_provision: bool,
+    /// Do only these of `[[provision]]`, by name, done before or not
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    provision_with: Vec<String>,
     #[command(flatten)]
     settings: shared::SettingArgs,
     #[command(flatten)]
@@ -51,11 +61,19 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
             old.name()
         ));
     }
+    let provision = match (args.provision, args.no_provision, args.provision_with) {
+        (true, _, _) => Which::All,
+        (_, true, _) => Which::Nothing,
+        (_, _, names) if !names.is_empty() => Which::Named(names),
+        _ => Which::Due,
+    };
+    provision.check(&spec)?;
     let options = Options {
         timeout: args.timeout,
         sandbox: Policy::from_flag(args.allow_unsandboxed),
         cold: args.cold,
         overrides,
+        provision,
         wait: match args.wait {
             Wait::Boot => up::Wait::Boot,
             Wait::Ssh => up::Wait::Ssh,

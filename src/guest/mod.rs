@@ -9,3 +9,4 @@ pub mod iso9660;
 pub mod keys;
 pub mod seed;
 pub mod ssh;
+pub mod work;

@@ -209,6 +209,7 @@ impl Instance {
             unfinished: template.is_some(),
             shape: None,
             overrides: vec![],
+            provisioned: std::collections::BTreeMap::new(),
             suspended: None,
             snapshots: std::collections::BTreeMap::new(),
         };

@@ -62,6 +62,9 @@ pub struct Record {
     /// In what its last start followed somebody's own settings and not the spec, in words.
     #[serde(default)]
     pub overrides: Vec<String>,
+    /// What was done in it by `[[provision]]`: its name, and the digest of script and variables.
+    #[serde(default)]
+    pub provisioned: BTreeMap<String, String>,
     /// Its memory is saved in its disk as [`SUSPENDED`], and it goes on from there.
     #[serde(default)]
     pub suspended: Option<Saved>,
@@ -111,6 +114,9 @@ pub struct Saved {
     pub ready: bool,
     /// Whether `push` made it, so that `pop` takes it.
     pub pushed: bool,
+    /// What had been done in the machine by then.
+    #[serde(default)]
+    pub provisioned: BTreeMap<String, String>,
 }
 
 /// A process by its id and its start time.

@@ -7,6 +7,7 @@
 pub mod bundle;
 mod hardware;
 mod order;
+pub mod provision;
 mod reconcile;
 pub mod select;
 pub mod snapshot;

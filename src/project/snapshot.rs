@@ -48,12 +48,14 @@ pub async fn save(instance: &Instance, name: &str, pushed: bool, run: Run<'_>) -
             machine.delete_snapshot(name).await?;
             machine.save_snapshot(name).await?;
             let ready = record.was_ready(machine.process());
-            Saved { made: now(), shape: record.shape, ready, pushed }
+            let provisioned = record.provisioned.clone();
+            Saved { made: now(), shape: record.shape, ready, pushed, provisioned }
         }
         None => {
             let _ = offline(instance, "-d", name);
             offline(instance, "-c", name)?;
-            Saved { made: now(), shape: None, ready: false, pushed }
+            let provisioned = record.provisioned.clone();
+            Saved { made: now(), shape: None, ready: false, pushed, provisioned }
         }
     };
     crash::point("snapshot.saved");
@@ -73,6 +75,7 @@ pub async fn restore(instance: &Instance, name: &str, run: Run<'_>) -> Result<Th
     let _lock = instance.lock("devbox snapshot")?;
     let record = record(instance)?;
     let saved = find(instance, &record, name)?.clone();
+    let record = Record { provisioned: saved.provisioned.clone(), ..record };
     run.events.phase(format!("Going back to `{name}`"));
     let machine = attached(instance, &record, run.events).await?;
     if saved.shape.is_none() {

@@ -17,6 +17,7 @@ use crate::machine::record::{BaseImage, Ready, Record, Shape};
 use crate::machine::template::{Template, Templates};
 use crate::machine::{Machine, accel, ready};
 use crate::project::bundle::{self, About};
+use crate::project::provision::provision;
 use crate::project::suspend::{self, Woken};
 use crate::project::up::{Options, Wait};
 use crate::project::warm::{self, Wanted, Way};
@@ -265,6 +266,7 @@ impl Start<'_> {
         let name = self.instance.name();
         if was_ready {
             self.events.note(format!("`{name}` runs already"));
+            self.provision(record.clone()).await?;
             return Ok(true);
         }
         let files = self.instance.files();
@@ -370,7 +372,22 @@ impl Start<'_> {
         };
         let ready = format!("`{name}` {how}; log in with `{}`", self.command("ssh"));
         self.events.done(ready, start.elapsed());
-        Ok(())
+        if self.options.wait == Wait::Ready { self.provision(record).await } else { Ok(()) }
+    }
+
+    /// Does what of `[[provision]]` is due; the machine goes on where it fails, since the cause is inside.
+    async fn provision(&self, mut record: Record) -> Result<()> {
+        let which = &self.options.provision;
+        let done =
+            provision(self.spec, &self.instance, &mut record, which, self.run, &self.events).await;
+        done.map_err(|e| match e.kind() {
+            Kind::Interrupted => e,
+            _ => e.hint(format!(
+                "`{}` runs; correct the script, then run `{}` again.",
+                self.machine.name,
+                self.command("up")
+            )),
+        })
     }
 
     /// A failed wait with the file that holds its evidence.

@@ -151,7 +151,9 @@ async fn save(
     }
     crash::point("suspend.saved");
     let ready = record.was_ready(machine.process());
-    record.suspended = Some(Saved { made: now(), shape: Some(shape), ready, pushed: false });
+    let provisioned = record.provisioned.clone();
+    record.suspended =
+        Some(Saved { made: now(), shape: Some(shape), ready, pushed: false, provisioned });
     instance.save(&record)?;
     crash::point("suspend.recorded");
     if let Ok(client) = instance.client(&record) {

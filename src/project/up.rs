@@ -7,11 +7,12 @@ use futures_util::future::join_all;
 use tokio::sync::OnceCell;
 
 use crate::build;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::exec::sandbox::Policy;
-use crate::machine::instance::Instance;
+use crate::machine::instance::{Instance, State};
 use crate::machine::lock::Lock;
 use crate::project::order::{self, End, Node};
+use crate::project::provision::{self, Which};
 use crate::project::select::list;
 use crate::project::start::{Came, Start};
 use crate::project::stop::stop;
@@ -33,6 +34,8 @@ pub struct Options {
     pub wait: Wait,
     /// In what the machines of the spec follow somebody's own settings.
     pub overrides: Vec<Override>,
+    /// What of `[[provision]]` is done.
+    pub provision: Which,
 }
 
 /// How far a machine must have come.
@@ -151,4 +154,35 @@ async fn switch_off_again(instance: &Instance, run: Run<'_>) -> Result<()> {
         run.events.note(format!("`{}` {stopped}", instance.name()));
     }
     Ok(())
+}
+
+/// Does in machines that run what `which` of `[[provision]]` is.
+///
+/// # Errors
+/// A machine does not run, or something failed in one; the others go on.
+pub async fn provision(
+    project: &Project,
+    spec: &Spec,
+    names: &[&str],
+    which: &Which,
+    run: Run<'_>,
+) -> Result<()> {
+    let several = names.len() > 1;
+    let mut nodes = vec![];
+    for name in names {
+        let item = Instance::of_project(run.paths, name, project.dir())?;
+        nodes.push(Node { name: (*name).to_owned(), after: vec![], item });
+    }
+    let ends = order::run(nodes, async |name, instance: Instance| {
+        let _lock = instance.lock("devbox provision")?;
+        let events = if several { run.events.part(name) } else { run.events.clone() };
+        let record = instance.record()?;
+        let running = record.filter(|r| matches!(instance.state(r), State::Running(_)));
+        let Some(mut record) = running else {
+            return Err(Error::failed(format!("`{name}` does not run"))
+                .hint(format!("Start it with `devbox up {name}`.")));
+        };
+        provision::provision(spec, &instance, &mut record, which, run, &events).await
+    });
+    order::together(ends.await, "not provisioned").map(|_| ())
 }

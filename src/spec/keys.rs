@@ -150,11 +150,53 @@ keys! {
     PORT_AUTO_CORRECT: "auto_correct", Shape::Boolean, Default("true"), "Take the next free port when the host's is in use, and say so.";
 }
 
+keys! {
+    /// `provision`.
+    PROVISION: "provision", Shape::List(&PROVISION_TABLE), Default("nothing"), "What `devbox up` does in machines; no part of the image.";
+    /// `provision.name`.
+    PROVISION_NAME: "name", Shape::Text(&grammar::TITLE), Required, "Title in messages and of `--provision-with`; each one its own.";
+    /// `provision.run`.
+    PROVISION_RUN: "run", Shape::Choice(RUN_RULES), Default("once"), "`once`: in each machine once. `on-change`: when the script or its variables have changed. `always`: at every `up`.";
+    /// `provision.inline`.
+    PROVISION_INLINE: "inline", Shape::Text(&grammar::SCRIPT), OneOf("text"), "The script. It runs by `sh -eu` unless it begins with `#!`.";
+    /// `provision.script`.
+    PROVISION_SCRIPT: "script", Shape::Text(&grammar::HOST_PATH), OneOf("text"), "The script, as a file.";
+    /// `provision.env`.
+    PROVISION_ENV: "env", Shape::Environment, Default("none"), "Environment variables of the script.";
+    /// `provision.privileged`.
+    PROVISION_PRIVILEGED: "privileged", Shape::Boolean, Default("true"), "As root; else as the machine's account, in its home.";
+    /// `provision.timeout`.
+    PROVISION_TIMEOUT: "timeout", TIMEOUT, Default("10m"), "How long it may take; then `up` fails.";
+    /// `provision.machines`.
+    PROVISION_MACHINES: "machines", Shape::Set(&Shape::Text(&grammar::LABEL)), Default("all"), "The machines that it is for.";
+}
+
+/// Values of `provision.run`.
+pub static RUN_RULES: &[&str] = &["once", "on-change", "always"];
+
+/// `[[provision]]`.
+pub static PROVISION_TABLE: Table = Table {
+    path: "provision",
+    about: "A script that `devbox up` runs in machines once they are ready. What production needs too belongs into `[[steps]]`: this is for the dev box alone.",
+    keys: &[
+        &PROVISION_NAME,
+        &PROVISION_RUN,
+        &PROVISION_INLINE,
+        &PROVISION_SCRIPT,
+        &PROVISION_ENV,
+        &PROVISION_PRIVILEGED,
+        &PROVISION_TIMEOUT,
+        &PROVISION_MACHINES,
+    ],
+};
+
 /// The file.
 pub static SPEC: Table = Table {
     path: "",
     about: "One box: what its image is made of, and how a dev box runs it.",
-    keys: &[&NAME, &VERSION, &ARCH, &SOURCE, &STEPS, &SEAL, &OUTPUTS, &MACHINE, &MACHINES],
+    keys: &[
+        &NAME, &VERSION, &ARCH, &SOURCE, &STEPS, &SEAL, &OUTPUTS, &MACHINE, &MACHINES, &PROVISION,
+    ],
 };
 
 /// Values of `source.type`.

@@ -57,4 +57,10 @@ memory = "1GiB"
 # depends_on = ["db"]
 # [machines.db]
 # memory = "2GiB"
+
+# What only the dev box needs, done when it comes up: once, on-change or always.
+# [[provision]]
+# name = "test data"
+# run = "once"
+# script = "scripts/test-data.sh"
 "#;

@@ -30,6 +30,38 @@ pub struct Spec {
     /// The machines of the project, at least one, in the order of the file: `[machines]`, or
     /// `[machine]` alone with the name of the box.
     pub machines: Vec<Machine>,
+    /// `[[provision]]`: what is done in machines when they come up, in this order. No part of the image.
+    pub provision: Vec<Provision>,
+}
+
+/// One entry of `[[provision]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provision {
+    /// `name`; each one its own.
+    pub name: String,
+    /// `run`; `once` by default.
+    pub run: RunRule,
+    /// `inline` or `script`.
+    pub script: Script,
+    /// `env`.
+    pub env: BTreeMap<String, String>,
+    /// `privileged`; as root by default, else as the machine's account.
+    pub privileged: bool,
+    /// `timeout`; 10 minutes by default.
+    pub timeout: Duration,
+    /// `machines`: names of machines; all if absent.
+    pub machines: Option<Vec<String>>,
+}
+
+/// `provision.run`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunRule {
+    /// In each machine once, until it is destroyed.
+    Once,
+    /// When the script or its variables are others than the last time.
+    OnChange,
+    /// At every `up`.
+    Always,
 }
 
 /// The guest's architecture, by Debian's name.

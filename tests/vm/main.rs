@@ -11,6 +11,7 @@ mod machines;
 mod main_job;
 mod mirror;
 mod people;
+mod provisioning;
 mod settings;
 mod standing;
 #[path = "../support/tiny.rs"]

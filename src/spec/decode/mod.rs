@@ -4,6 +4,7 @@ mod files;
 mod machine;
 mod machines;
 mod personal;
+mod provision;
 mod source;
 mod steps;
 
@@ -30,6 +31,8 @@ pub(crate) fn spec(table: &DeTable<'_>, dir: &Path, c: &mut Collector) -> Option
     let outputs = outputs(&top, source.as_ref(), c);
     let machine = machine::machine(&top, name.as_deref(), source.as_ref(), c);
     let machines = machine.as_ref().map(|m| machines::machines(&top, m, source.as_ref(), c));
+    let named = machines.as_deref().unwrap_or_default();
+    let provision = provision::provision(&top, dir, named, c);
     Some(Spec {
         dir: dir.to_owned(),
         name: name?,
@@ -41,6 +44,7 @@ pub(crate) fn spec(table: &DeTable<'_>, dir: &Path, c: &mut Collector) -> Option
         outputs,
         machine: machine?,
         machines: machines?,
+        provision,
     })
 }
 

@@ -1,0 +1,88 @@
+//! `[[provision]]` on the tiny guest.
+
+use crate::people::{exits, run};
+use crate::workbench::{Project, TINY_MACHINE, insist, tiny_spec};
+
+fn guest(project: &Project, command: &str) -> String {
+    exits(&mut project.devbox(&["ssh", "-c", command]), 0).out.trim().to_owned()
+}
+
+/// Three scripts that each add a line to a file of their own.
+fn write_spec(project: &Project, changed: &str) {
+    let one = |name: &str, rule: &str, more: &str| {
+        format!(
+            "\n[[provision]]\nname = \"{name}\"\nrun = \"{rule}\"\n\
+             inline = \"echo $WORD >> /root/{name}\"\nenv = {{ WORD = \"{more}\" }}\n"
+        )
+    };
+    let spec = format!(
+        "{}{TINY_MACHINE}{}{}{}",
+        tiny_spec("tiny", ""),
+        one("first", "once", "once"),
+        one("second", "on-change", changed),
+        one("third", "always", "always")
+    );
+    std::fs::write(project.dir().join("devbox.toml"), spec).expect("written");
+}
+
+/// Lines of each script's file.
+fn counts(project: &Project) -> Vec<u64> {
+    let lines = guest(project, "for f in first second third; do wc -l < /root/$f; done");
+    lines.lines().map(|n| n.trim().parse().expect("a number")).collect()
+}
+
+#[test]
+fn scripts_run_once_when_they_change_or_always() {
+    let project = Project::on_the_tiny_box("provisioned");
+    write_spec(&project, "a");
+    let said = exits(&mut project.devbox(&["up"]), 0);
+    assert!(said.err.contains("Running provision `first`"), "{}", said.err);
+    assert_eq!(counts(&project), [1, 1, 1]);
+    assert_eq!(guest(&project, "cat /root/second"), "a");
+    run(&mut project.devbox(&["up"]));
+    assert_eq!(counts(&project), [1, 1, 2]);
+    write_spec(&project, "b");
+    run(&mut project.devbox(&["up"]));
+    assert_eq!(counts(&project), [1, 2, 3]);
+    run(&mut project.devbox(&["up", "--no-provision"]));
+    assert_eq!(counts(&project), [1, 2, 3]);
+    run(&mut project.devbox(&["up", "--provision-with", "first"]));
+    assert_eq!(counts(&project), [2, 2, 3]);
+    run(&mut project.devbox(&["provision"]));
+    assert_eq!(counts(&project), [3, 3, 4]);
+    let said = exits(&mut project.devbox(&["provision", "--with", "fourth"]), 2);
+    insist(&said, &["no provision `fourth`", "`first`, `second`, `third`"]);
+
+    // A snapshot brings back what had been done by then.
+    run(&mut project.devbox(&["snapshot", "save", "here"]));
+    write_spec(&project, "c");
+    run(&mut project.devbox(&["up"]));
+    assert_eq!(counts(&project), [3, 4, 5]);
+    run(&mut project.devbox(&["snapshot", "restore", "here"]));
+    run(&mut project.devbox(&["up"]));
+    assert_eq!(counts(&project), [3, 4, 5]);
+    project.clear();
+}
+
+#[test]
+fn a_script_that_fails_is_shown_and_done_again_once_it_is_right() {
+    let project = Project::on_the_tiny_box("unprovisioned");
+    let spec = |script: &str| {
+        let head = format!("{}{TINY_MACHINE}", tiny_spec("tiny", ""));
+        let table = "[[provision]]\nname = \"set up\"\nprivileged = false\ninline = ";
+        let text = format!("{head}\n{table}\"\"\"\n{script}\n\"\"\"\n");
+        std::fs::write(project.dir().join("devbox.toml"), text).expect("written");
+    };
+    spec("echo about to fail; false; touch ~/reached");
+    let said = exits(&mut project.devbox(&["up"]), 1);
+    insist(
+        &said,
+        &["provision `set up` failed with exit code 1", "| about to fail", "`devbox up` again"],
+    );
+    assert_eq!(project.status()["state"], "running");
+    assert_eq!(guest(&project, "ls ~; ls /tmp/.devbox-* 2>/dev/null"), "");
+    spec("#!/bin/sh\npwd > ~/reached");
+    run(&mut project.devbox(&["up"]));
+    assert_eq!(guest(&project, "cat ~/reached"), guest(&project, "cd; pwd"));
+    project.clear();
+}
