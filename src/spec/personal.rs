@@ -182,7 +182,8 @@ mod tests {
         for (set, word) in [
             ("name=b", "unknown key `name`"),
             ("machine.firmware=uefi", "unknown key `firmware`"),
-            ("machines.wbe.cpus=2", "Did you mean `web`?"),
+            ("machines.wbe.cpus=2", "the spec has no machine `wbe`"),
+            ("machines.wev.cpus=2", "Did you mean `web`?"),
             ("machine.memory=lots", "machine.memory"),
             ("machine.cpus", "has no value"),
             ("machine.memory=1GiB\nname=2", "machine.memory"),
