@@ -1,6 +1,7 @@
 //! Starts a machine, and finds one that runs already.
 
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
@@ -13,7 +14,7 @@ use super::files::Files;
 use super::process::{self, Process, Started};
 use super::qmp::Qmp;
 use super::{Machine, firmware, migrate, ports, snapshot};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::exec::{self, tools};
 use crate::host;
@@ -25,6 +26,25 @@ const MONITOR_WAIT: Duration = Duration::from_secs(30);
 const MONITOR_PAUSE: Duration = Duration::from_millis(10);
 /// A Unix socket's path holds 107 bytes (unix(7)).
 const SOCKET_PATH_LIMIT: usize = 107;
+
+/// Why a machine does not go on from a saved state.
+#[derive(Debug)]
+pub enum Unrestored {
+    /// QEMU does not take the state: a boot may do.
+    Refused(Error),
+    /// A boot would not do either.
+    Failed(Error),
+}
+
+impl Unrestored {
+    /// The failure, whatever it means.
+    #[must_use]
+    pub fn into_inner(self) -> Error {
+        match self {
+            Unrestored::Refused(e) | Unrestored::Failed(e) => e,
+        }
+    }
+}
 
 impl Machine {
     /// Starts the machine: process, monitor, forwards, and only then the guest.
@@ -41,6 +61,38 @@ impl Machine {
         runtime: &Path,
         events: &Events,
         cancel: &CancellationToken,
+    ) -> Result<Machine> {
+        Self::start(config, dir, runtime, events, cancel, &AtomicBool::new(false)).await
+    }
+
+    /// The same for a config with a saved state: tells whether it is the state that is no good.
+    ///
+    /// # Errors
+    /// As [`Machine::launch`].
+    pub async fn restore(
+        config: Config,
+        dir: &Path,
+        runtime: &Path,
+        events: &Events,
+        cancel: &CancellationToken,
+    ) -> Result<Machine, Unrestored> {
+        let reading = AtomicBool::new(false);
+        let started = Self::start(config, dir, runtime, events, cancel, &reading).await;
+        started.map_err(|e| match e.kind() {
+            Kind::Interrupted => Unrestored::Failed(e),
+            _ if reading.load(Ordering::Relaxed) => Unrestored::Refused(e),
+            _ => Unrestored::Failed(e),
+        })
+    }
+
+    /// `reading` is true from the start of QEMU until it has taken the saved state.
+    async fn start(
+        config: Config,
+        dir: &Path,
+        runtime: &Path,
+        events: &Events,
+        cancel: &CancellationToken,
+        reading: &AtomicBool,
     ) -> Result<Machine> {
         let qemu = tools::QEMU_X86.find()?;
         let (dir, runtime) = (std::path::absolute(dir)?, std::path::absolute(runtime)?);
@@ -59,6 +111,7 @@ impl Machine {
         let mut command = Command::new(qemu);
         command.args(argv::argv(&config, &files, uefi.as_ref()));
         fs::write(files.command_line(), exec::line(&command) + "\n")?;
+        reading.store(config.incoming.is_some(), Ordering::Relaxed);
         let started = process::start(command, config.lifetime, &files.qemu_log()).await?;
         // From here on a failure must not leave QEMU behind.
         let work = async {
@@ -66,6 +119,7 @@ impl Machine {
             if let Some(state) = &config.incoming {
                 restore(&qmp, state, &files).await?;
             }
+            reading.store(false, Ordering::Relaxed);
             let forwards = match &config.network {
                 Network::User { forwards, .. } => ports::bind(&qmp, forwards, events).await?,
                 Network::None => vec![],

@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Error, Result};
 use crate::event::Events;
 use files::Files;
+pub use launch::Unrestored;
 use ports::BoundForward;
 use process::Process;
 use qmp::Qmp;

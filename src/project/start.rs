@@ -15,7 +15,7 @@ use crate::machine::instance::{Instance, State};
 use crate::machine::ready::Probe;
 use crate::machine::record::{BaseImage, Ready, Record, Shape};
 use crate::machine::template::{Template, Templates};
-use crate::machine::{Machine, accel, ready};
+use crate::machine::{Machine, Unrestored, accel, ready};
 use crate::project::bundle::{self, About};
 use crate::project::provision::provision;
 use crate::project::suspend::{self, Woken};
@@ -27,14 +27,6 @@ use crate::store::Store;
 
 /// Until the agent of a restored guest answers: half a second under emulation.
 const AGENT_WAIT: Duration = Duration::from_secs(30);
-
-/// Why a machine was not restored.
-enum Unrestored {
-    /// The template is no good: a boot may do.
-    Refused(Error),
-    /// A boot would not do either.
-    Failed(Error),
-}
 
 /// How a machine came to be up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,7 +124,13 @@ impl Start<'_> {
                     ));
                     Templates::new(&self.run.paths.templates).discard(&key)?;
                 }
-                Err(Unrestored::Failed(e)) => return Err(e),
+                Err(Unrestored::Failed(e)) => {
+                    // Nobody has used it: nothing of it stays.
+                    if self.instance.record()?.is_some_and(|record| record.unfinished) {
+                        self.instance.clear()?;
+                    }
+                    return Err(e);
+                }
                 Ok(()) => return Ok(()),
             },
             Some((_, Way::Cold(why))) => self.events.note(format!("{why}; booting")),
@@ -148,12 +146,7 @@ impl Start<'_> {
         let mut record = self.create(disk, Some(template)).map_err(Unrestored::Failed)?;
         self.events
             .phase(format!("Starting `{name}` from the template of {}", template.reference()));
-        let launched = self.launch(&mut record, Some(template)).await;
-        let mut machine = match launched {
-            Ok(machine) => machine,
-            Err(e) if e.kind() == Kind::Interrupted => return Err(Unrestored::Failed(e)),
-            Err(e) => return Err(Unrestored::Refused(e)),
-        };
+        let mut machine = self.launch(&mut record, Some(template)).await?;
         crash::point("up.restored");
         let identified = tokio::select! {
             given = self.identify(&machine, template.home()) => given,
@@ -296,7 +289,8 @@ impl Start<'_> {
             )));
         }
         self.events.phase(format!("Booting `{}`", self.instance.name()));
-        let mut machine = self.launch(&mut record, None).await?;
+        let launched = self.launch(&mut record, None).await;
+        let mut machine = launched.map_err(Unrestored::into_inner)?;
         crash::point("up.started");
         self.wait(&mut machine, record, false).await
     }
@@ -312,8 +306,12 @@ impl Start<'_> {
     }
 
     /// Starts QEMU, and records the forwards that it has.
-    async fn launch(&self, record: &mut Record, template: Option<&Template>) -> Result<Machine> {
-        let accelerator = self.accelerator().await?;
+    async fn launch(
+        &self,
+        record: &mut Record,
+        template: Option<&Template>,
+    ) -> Result<Machine, Unrestored> {
+        let accelerator = self.accelerator().await.map_err(Unrestored::Failed)?;
         let mut config = hardware::config(self.machine, &self.instance, record, accelerator);
         if let Some(template) = template {
             let parts = template.parts();
@@ -322,13 +320,13 @@ impl Start<'_> {
         }
         let shape = Shape::from(&config);
         let (dir, runtime) = (self.instance.files().dir(), self.instance.files().runtime());
-        let machine = Machine::launch(config, dir, runtime, &self.events, self.run.cancel).await?;
+        let machine = Machine::restore(config, dir, runtime, &self.events, self.run.cancel).await?;
         record.forwards = machine.forwards().to_vec();
         record.shape = Some(shape);
         let own = self.options.overrides.iter().filter(|o| o.machine == self.machine.name);
         record.overrides = own.map(ToString::to_string).collect();
         record.ready = None;
-        self.instance.save(record)?;
+        self.instance.save(record).map_err(Unrestored::Failed)?;
         for forward in machine.forwards() {
             let (protocol, guest) = (forward.protocol.as_str(), forward.guest);
             self.events.note(format!(

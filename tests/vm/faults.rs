@@ -39,6 +39,9 @@ fn a_port_in_use_is_named_or_stepped_over() {
     std::fs::write(project.dir().join("devbox.toml"), spec(false)).expect("write the spec");
     let said = exits(&mut project.devbox(&["up"]), 1);
     insist(&said, &[&port.to_string(), "in use"]);
+    // It is not the template's fault.
+    assert!(!said.err.contains("is not used"), "{}", said.err);
+    assert_eq!(project.status()["state"], "absent", "nothing half made stays");
     project.insist_on_no_guest();
     std::fs::write(project.dir().join("devbox.toml"), spec(true)).expect("write the spec");
     let said = exits(&mut project.devbox(&["up"]), 0);
