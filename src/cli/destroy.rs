@@ -51,6 +51,6 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
             return Err(Error::failed(format!("not destroyed: {names}")));
         }
     }
-    ctx.block_on(async |cancel| stop::destroy(&members, ctx.work(&cancel)).await)?;
+    ctx.block_on(async |cancel| stop::destroy(&members, ctx.work(&cancel).of(&project)).await)?;
     Ok(exit::OK)
 }

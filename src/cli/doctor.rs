@@ -190,10 +190,9 @@ fn space(ctx: &Context) -> Finding {
 fn store(ctx: &Context) -> Finding {
     let read = || Store::open(&ctx.paths.store)?.list();
     match read() {
-        Ok(boxes) => Finding::good(
-            "store",
-            format!("{} boxes in {}", boxes.len(), ctx.paths.store.display()),
-        ),
+        Ok(boxes) => {
+            Finding::good("store", format!("{}, boxes: {}", ctx.paths.store.display(), boxes.len()))
+        }
         Err(e) => Finding::of("store", Grade::Bad, &e),
     }
 }

@@ -34,6 +34,8 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
         return Ok(exit::OK);
     }
     let patience = (!args.force).then_some(args.timeout.unwrap_or(TIMEOUT));
-    ctx.block_on(async |cancel| stop::halt(&members, patience, ctx.work(&cancel)).await)?;
+    ctx.block_on(async |cancel| {
+        stop::halt(&members, patience, ctx.work(&cancel).of(&project)).await
+    })?;
     Ok(exit::OK)
 }

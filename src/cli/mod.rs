@@ -146,7 +146,7 @@ impl Context {
 
     /// What work on machines needs.
     pub(crate) fn work<'a>(&'a self, cancel: &'a CancellationToken) -> Run<'a> {
-        Run { paths: &self.paths, events: &self.events, cancel }
+        Run { paths: &self.paths, events: &self.events, cancel, spec: None }
     }
 
     /// Runs asynchronous work. On the first SIGINT or SIGTERM the token is cancelled: the work then

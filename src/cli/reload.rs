@@ -36,8 +36,8 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
     let patience = (!args.force).then_some(halt::TIMEOUT);
     let options = Options { timeout: args.timeout, overrides, ..Options::default() };
     ctx.block_on(async |cancel| {
-        stop::halt(&members, patience, ctx.work(&cancel)).await?;
-        up(&project, &spec, &names, &options, ctx.work(&cancel)).await
+        stop::halt(&members, patience, ctx.work(&cancel).of(&project)).await?;
+        up(&project, &spec, &names, &options, ctx.work(&cancel).of(&project)).await
     })?;
     Ok(exit::OK)
 }

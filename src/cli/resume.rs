@@ -21,6 +21,6 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
         ctx.events.note("this project has no machine");
         return Ok(exit::OK);
     }
-    ctx.block_on(async |cancel| suspend::resume(&members, ctx.work(&cancel)).await)?;
+    ctx.block_on(async |cancel| suspend::resume(&members, ctx.work(&cancel).of(&project)).await)?;
     Ok(exit::OK)
 }

@@ -24,7 +24,9 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
         ctx.events.note("this project has no machine");
         return Ok(exit::OK);
     }
-    let work = async |cancel| suspend::suspend(&members, args.to_disk, ctx.work(&cancel)).await;
+    let work = async |cancel| {
+        suspend::suspend(&members, args.to_disk, ctx.work(&cancel).of(&project)).await
+    };
     ctx.block_on(work)?;
     Ok(exit::OK)
 }

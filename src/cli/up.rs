@@ -81,7 +81,7 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
         },
     };
     ctx.block_on(async |cancel| {
-        up::up(&project, &spec, &names, &options, ctx.work(&cancel)).await
+        up::up(&project, &spec, &names, &options, ctx.work(&cancel).of(&project)).await
     })?;
     Ok(exit::OK)
 }

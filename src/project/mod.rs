@@ -6,6 +6,7 @@
 
 pub mod bundle;
 mod hardware;
+mod hooks;
 mod order;
 pub mod provision;
 mod reconcile;
@@ -64,6 +65,16 @@ pub struct Run<'a> {
     pub events: &'a Events,
     /// Cancelled by Ctrl-C.
     pub cancel: &'a CancellationToken,
+    /// The project's spec, for its hooks; none run without.
+    pub spec: Option<&'a Spec>,
+}
+
+impl<'a> Run<'a> {
+    /// The same, with the hooks of this project.
+    #[must_use]
+    pub fn of(self, project: &'a Project) -> Self {
+        Run { spec: project.spec(), ..self }
+    }
 }
 
 impl Project {

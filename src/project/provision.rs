@@ -1,5 +1,6 @@
 //! `[[provision]]`: what is done in a machine when it comes up.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::time::{Duration, Instant};
 
@@ -84,10 +85,7 @@ pub(super) async fn provision(
     let client = instance.client(record)?;
     for one in &spec.provision {
         let here = one.machines.as_ref().is_none_or(|names| names.contains(&record.name));
-        let text = match &one.script {
-            Script::Inline(text) => text.clone().into_bytes(),
-            Script::File(path) => fs::read(path)?,
-        };
+        let text = text_of(&one.script)?;
         let digest = digest(one, &text);
         if !here || !which.wants(one, record.provisioned.get(&one.name), &digest) {
             continue;
@@ -95,12 +93,22 @@ pub(super) async fn provision(
         let start = Instant::now();
         let title = format!("provision `{}`", one.name);
         events.phase(format!("Running {title}"));
-        execute(one, &title, text, &client, run, events).await?;
+        let (title, env, timeout) = (title.as_str(), &one.env, one.timeout);
+        let script = GuestScript { title, text, env, privileged: one.privileged, timeout };
+        script.run(&client, run, events).await?;
         record.provisioned.insert(one.name.clone(), digest);
         instance.save(record)?;
         events.done(format!("{title} done"), start.elapsed());
     }
     Ok(())
+}
+
+/// A script's text.
+pub(super) fn text_of(script: &Script) -> Result<Vec<u8>> {
+    Ok(match script {
+        Script::Inline(text) => text.clone().into_bytes(),
+        Script::File(path) => fs::read(path)?,
+    })
 }
 
 /// Of all that decides what a script does; its file's name does not.
@@ -110,45 +118,59 @@ fn digest(one: &Provision, text: &[u8]) -> String {
     hex(&sha256(&[&head[..], &sha256(&env), text].concat()))
 }
 
-async fn execute(
-    one: &Provision,
-    title: &str,
-    text: Vec<u8>,
-    client: &Client,
-    run: Run<'_>,
-    events: &Events,
-) -> Result<()> {
-    let work = Work { title, client, events, cancel: run.cancel };
-    // A name that nobody in the guest can guess, and a new file.
-    let file = format!("/tmp/.devbox-{}", hex(&crate::host::random::<8>()?));
-    let put = format!("set -euC; umask 077; cat > {file}; chmod 0700 {file}");
-    let command = command(one, &file, text.starts_with(b"#!"));
-    work.execute(Remote::new(put).stdin(text), SMALL).await?;
-    let ended = work.execute(Remote::new(command), one.timeout).await;
-    // Also after a failure; what ended it is what counts.
-    let _ = work.execute(Remote::new(format!("rm -f {file}")), SMALL).await;
-    ended.map(|_| ())
+/// A script for a guest.
+#[derive(Debug)]
+pub(super) struct GuestScript<'a> {
+    /// In messages.
+    pub(super) title: &'a str,
+    /// Its text.
+    pub(super) text: Vec<u8>,
+    /// Environment variables; names are shell names.
+    pub(super) env: &'a BTreeMap<String, String>,
+    /// As root; else as the machine's account, in its home.
+    pub(super) privileged: bool,
+    /// How long it may take.
+    pub(super) timeout: Duration,
 }
 
-/// The line that runs the script in `file`, by its first line if that names a program.
-fn command(one: &Provision, file: &str, has_interpreter: bool) -> String {
-    let mut words = String::new();
-    for (name, value) in &one.env {
-        words.push_str(&format!("{name}={} ", quote(OsStr::new(value))));
+impl GuestScript<'_> {
+    /// Puts it into the guest, runs it there and removes it.
+    pub(super) async fn run(self, client: &Client, run: Run<'_>, events: &Events) -> Result<()> {
+        let work = Work { title: self.title, client, events, cancel: run.cancel };
+        // A name that nobody in the guest can guess, and a new file.
+        let file = format!("/tmp/.devbox-{}", hex(&crate::host::random::<8>()?));
+        let put = format!("set -euC; umask 077; cat > {file}; chmod 0700 {file}");
+        let command = self.command(&file);
+        let timeout = self.timeout;
+        work.execute(Remote::new(put).stdin(self.text), SMALL).await?;
+        let ended = work.execute(Remote::new(command), timeout).await;
+        // Also after a failure; what ended it is what counts.
+        let _ = work.execute(Remote::new(format!("rm -f {file}")), SMALL).await;
+        ended.map(|_| ())
     }
-    let run = if has_interpreter { file.to_owned() } else { format!("sh -eu {file}") };
-    if one.privileged {
-        let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-        let fixed = format!("HOME=/root PATH={path} DEBIAN_FRONTEND=noninteractive ");
-        return as_root(&format!("cd / && umask 022 && exec env {fixed}{words}{run} < /dev/null"));
+
+    /// The line that runs the script in `file`, by its first line if that names a program.
+    fn command(&self, file: &str) -> String {
+        let mut words = String::new();
+        for (name, value) in self.env {
+            words.push_str(&format!("{name}={} ", quote(OsStr::new(value))));
+        }
+        let has_interpreter = self.text.starts_with(b"#!");
+        let run = if has_interpreter { file.to_owned() } else { format!("sh -eu {file}") };
+        if self.privileged {
+            let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+            let fixed = format!("HOME=/root PATH={path} DEBIAN_FRONTEND=noninteractive ");
+            return as_root(&format!(
+                "cd / && umask 022 && exec env {fixed}{words}{run} < /dev/null"
+            ));
+        }
+        format!("cd && exec env {words}{run} < /dev/null")
     }
-    format!("cd && exec env {words}{run} < /dev/null")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
 
     fn one(run: RunRule) -> Provision {
         Provision {

@@ -17,6 +17,7 @@ use crate::machine::record::{BaseImage, Ready, Record, Shape};
 use crate::machine::template::{Template, Templates};
 use crate::machine::{Machine, Unrestored, accel, ready};
 use crate::project::bundle::{self, About};
+use crate::project::hooks::hooks;
 use crate::project::provision::provision;
 use crate::project::suspend::{self, Woken};
 use crate::project::up::{Options, Wait};
@@ -53,7 +54,15 @@ pub(super) struct Start<'a> {
 }
 
 impl Start<'_> {
+    /// Brings it up, with what the spec wants before and after.
     pub(super) async fn up(&self) -> Result<Came> {
+        hooks("before-up", &self.instance, self.run, &self.events).await?;
+        let came = self.come().await?;
+        hooks("after-up", &self.instance, self.run, &self.events).await?;
+        Ok(came)
+    }
+
+    async fn come(&self) -> Result<Came> {
         if self.run.cancel.is_cancelled() {
             return Err(Error::interrupted(format!("`{}` was not started", self.machine.name)));
         }

@@ -7,6 +7,7 @@ use crate::machine::instance::{Instance, State};
 use crate::machine::process::Process;
 use crate::machine::record::Record;
 use crate::machine::{Machine, Stopped};
+use crate::project::hooks::hooks;
 use crate::project::order::{self, Node};
 use crate::project::{Member, Run, snapshot};
 
@@ -26,6 +27,10 @@ pub async fn halt(members: &[&Member], patience: Option<Duration>, run: Run<'_>)
             ));
             return Ok(());
         }
+        let running = matches!(instance.state(&record), State::Running(_));
+        if running {
+            hooks("before-halt", instance, run, run.events).await?;
+        }
         let stopped = stop(instance, &record, patience, run).await?;
         let late = match (stopped, patience) {
             (Stopped::Quit, Some(patience)) => {
@@ -34,7 +39,7 @@ pub async fn halt(members: &[&Member], patience: Option<Duration>, run: Run<'_>)
             _ => String::new(),
         };
         run.events.note(format!("`{}` {late}{stopped}", instance.name()));
-        Ok(())
+        if running { hooks("after-halt", instance, run, run.events).await } else { Ok(()) }
     });
     order::together(ends.await, "not stopped").map(|_| ())
 }
@@ -50,6 +55,9 @@ pub async fn destroy(members: &[&Member], run: Run<'_>) -> Result<()> {
         }
         let lock = instance.lock("devbox destroy")?;
         let made = instance.exists();
+        if made {
+            hooks("before-destroy", instance, run, run.events).await?;
+        }
         match instance.record() {
             Ok(Some(record)) => {
                 stop(instance, &record, None, run).await?;
@@ -65,6 +73,7 @@ pub async fn destroy(members: &[&Member], run: Run<'_>) -> Result<()> {
         drop(lock);
         if made {
             run.events.note(format!("`{name}` was destroyed"));
+            hooks("after-destroy", instance, run, run.events).await?;
         }
         Ok(())
     });

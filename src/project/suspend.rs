@@ -10,6 +10,7 @@ use crate::guest::clock;
 use crate::machine::Machine;
 use crate::machine::instance::{Instance, State};
 use crate::machine::record::{Ready, Record, SUSPENDED, Saved};
+use crate::project::hooks::hooks;
 use crate::project::order::{self, Node};
 use crate::project::{Member, Run, snapshot};
 
@@ -31,16 +32,22 @@ pub async fn suspend(members: &[&Member], to_disk: bool, run: Run<'_>) -> Result
             return Err(Error::failed(format!("`{name}` does not run"))
                 .hint(format!("Start it with `devbox up {name}`.")));
         };
-        if to_disk {
-            return save(instance, machine, record, run.events).await;
-        }
-        if machine.paused().await? {
+        let paused = machine.paused().await?;
+        if paused && !to_disk {
             run.events.note(format!("`{name}` is suspended already"));
             return Ok(());
         }
-        machine.pause().await?;
-        run.events.note(format!("`{name}` is suspended, in memory; go on with `devbox resume`"));
-        Ok(())
+        if !paused {
+            hooks("before-suspend", instance, run, run.events).await?;
+        }
+        if to_disk {
+            save(instance, machine, record, run.events).await?;
+        } else {
+            machine.pause().await?;
+            let hint = "go on with `devbox resume`";
+            run.events.note(format!("`{name}` is suspended, in memory; {hint}"));
+        }
+        hooks("after-suspend", instance, run, run.events).await
     });
     order::together(ends.await, "not suspended").map(|_| ())
 }
@@ -92,11 +99,13 @@ pub(super) async fn wake(
             if !machine.paused().await? {
                 return Ok(Woken::WasAwake);
             }
+            hooks("before-resume", instance, run, events).await?;
             machine.go_on().await?;
             (machine, record)
         }
         None => {
             let Some(saved) = record.suspended.clone() else { return Ok(Woken::Off) };
+            hooks("before-resume", instance, run, events).await?;
             events.phase(format!("Resuming `{name}` from its disk"));
             let (machine, mut record) =
                 snapshot::start(instance, record, &saved, SUSPENDED, run, events).await?;
@@ -111,6 +120,7 @@ pub(super) async fn wake(
         machine.delete_snapshot(SUSPENDED).await?;
     }
     events.done(format!("`{name}` goes on"), start.elapsed());
+    hooks("after-resume", instance, run, events).await?;
     Ok(Woken::Yes)
 }
 

@@ -171,6 +171,60 @@ keys! {
     PROVISION_MACHINES: "machines", Shape::Set(&Shape::Text(&grammar::LABEL)), Default("all"), "The machines that it is for.";
 }
 
+keys! {
+    /// `hooks`.
+    HOOKS: "hooks", Shape::List(&HOOKS_TABLE), Default("none"), "Scripts before and after what devbox does with machines; no part of the image.";
+    /// `hooks.when`.
+    HOOK_WHEN: "when", Shape::Choice(HOOK_MOMENTS), Required, "For each machine of the verb.";
+    /// `hooks.on`.
+    HOOK_ON: "on", Shape::Choice(&["host", "guest"]), Default("host"), "`host`: with your rights, in the folder of the spec. `guest`: as root, where the guest runs at that moment.";
+    /// `hooks.inline`.
+    HOOK_INLINE: "inline", Shape::Text(&grammar::SCRIPT), OneOf("text"), "The script. It runs by `sh -eu` unless it begins with `#!`.";
+    /// `hooks.script`.
+    HOOK_SCRIPT: "script", Shape::Text(&grammar::HOST_PATH), OneOf("text"), "The script, as a file.";
+    /// `hooks.env`.
+    HOOK_ENV: "env", Shape::Environment, Default("none"), "Environment variables of the script, besides `DEVBOX_MACHINE` and `DEVBOX_WHEN`.";
+    /// `hooks.timeout`.
+    HOOK_TIMEOUT: "timeout", TIMEOUT, Default("10m"), "How long it may take.";
+    /// `hooks.on_error`.
+    HOOK_ON_ERROR: "on_error", Shape::Choice(&["stop", "continue"]), Default("stop"), "`stop`: a failure before the verb keeps it from being done, and makes it fail. `continue`: it is said.";
+    /// `hooks.machines`.
+    HOOK_MACHINES: "machines", Shape::Set(&Shape::Text(&grammar::LABEL)), Default("all"), "The machines that it is for.";
+}
+
+/// Values of `hooks.when`.
+pub static HOOK_MOMENTS: &[&str] = &[
+    "before-up",
+    "after-up",
+    "before-halt",
+    "after-halt",
+    "before-suspend",
+    "after-suspend",
+    "before-resume",
+    "after-resume",
+    "before-destroy",
+    "after-destroy",
+];
+/// Those of them at which a guest runs.
+pub static GUEST_MOMENTS: &[&str] =
+    &["after-up", "before-halt", "before-suspend", "after-resume", "before-destroy"];
+
+/// `[[hooks]]`.
+pub static HOOKS_TABLE: Table = Table {
+    path: "hooks",
+    about: "A script that runs before or after a verb. One on the host does what you can do: read the spec of others before you run `up`.",
+    keys: &[
+        &HOOK_WHEN,
+        &HOOK_ON,
+        &HOOK_INLINE,
+        &HOOK_SCRIPT,
+        &HOOK_ENV,
+        &HOOK_TIMEOUT,
+        &HOOK_ON_ERROR,
+        &HOOK_MACHINES,
+    ],
+};
+
 /// Values of `provision.run`.
 pub static RUN_RULES: &[&str] = &["once", "on-change", "always"];
 
@@ -196,6 +250,7 @@ pub static SPEC: Table = Table {
     about: "One box: what its image is made of, and how a dev box runs it.",
     keys: &[
         &NAME, &VERSION, &ARCH, &SOURCE, &STEPS, &SEAL, &OUTPUTS, &MACHINE, &MACHINES, &PROVISION,
+        &HOOKS,
     ],
 };
 

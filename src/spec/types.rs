@@ -32,6 +32,27 @@ pub struct Spec {
     pub machines: Vec<Machine>,
     /// `[[provision]]`: what is done in machines when they come up, in this order. No part of the image.
     pub provision: Vec<Provision>,
+    /// `[[hooks]]`: what is done before and after verbs. No part of the image.
+    pub hooks: Vec<Hook>,
+}
+
+/// One entry of `[[hooks]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    /// `when`, as it is written: `before-up`.
+    pub when: String,
+    /// `on`: in the guest, as root; else on the host, in the spec's folder.
+    pub in_guest: bool,
+    /// `inline` or `script`.
+    pub script: Script,
+    /// `env`.
+    pub env: BTreeMap<String, String>,
+    /// `timeout`; 10 minutes by default.
+    pub timeout: Duration,
+    /// `on_error`: whether its failure is the verb's; true by default.
+    pub stops: bool,
+    /// `machines`: names of machines; all if absent.
+    pub machines: Option<Vec<String>>,
 }
 
 /// One entry of `[[provision]]`.

@@ -321,3 +321,25 @@ fn doctor_says_what_is_missing_and_ends_with_one() {
     assert!(finding("QEMU")["hints"][0].as_str().is_some_and(|h| h.contains("apt-get install")));
     assert_eq!(finding("store")["grade"], "ok");
 }
+
+#[test]
+fn a_hook_that_fails_keeps_the_verb_from_being_done_unless_it_may_go_on() {
+    let s = Sandbox::new();
+    let hook = |on_error: &str| {
+        s.spec(&format!(
+            "[[hooks]]\nwhen = \"before-destroy\"\non_error = \"{on_error}\"\ninline = \"echo $DEVBOX_MACHINE; exit 3\"\n\
+             [[hooks]]\nwhen = \"after-destroy\"\ninline = \"#!/bin/sh\\npwd > gone\"\n"
+        ));
+    };
+    let dir = s.stopped("web", "project");
+    hook("stop");
+    insta::assert_snapshot!(s.run(&["destroy", "-f"]));
+    assert!(dir.join("machine.json").exists());
+    hook("continue");
+    insta::assert_snapshot!(s.run(&["destroy", "-f"]));
+    assert!(!dir.exists());
+    let gone = std::fs::read_to_string(s.project().join("gone")).expect("the second hook ran");
+    assert_eq!(gone.trim(), s.project().canonicalize().expect("there").display().to_string());
+    s.spec("[[hooks]]\nwhen = \"before-up\"\non = \"guest\"\ninline = \"true\"\n");
+    insta::assert_snapshot!(s.run(&["validate"]));
+}

@@ -86,3 +86,35 @@ fn a_script_that_fails_is_shown_and_done_again_once_it_is_right() {
     assert_eq!(guest(&project, "cat ~/reached"), guest(&project, "cd; pwd"));
     project.clear();
 }
+
+#[test]
+fn hooks_run_on_the_host_and_in_the_guest() {
+    let project = Project::on_the_tiny_box("hooked");
+    let hook = |when: &str, on: &str, script: &str| {
+        format!("\n[[hooks]]\nwhen = \"{when}\"\non = \"{on}\"\ninline = \"{script}\"\n")
+    };
+    let log = "echo $DEVBOX_WHEN $DEVBOX_MACHINE >> log";
+    let spec = [
+        tiny_spec("tiny", ""),
+        TINY_MACHINE.to_owned(),
+        hook("before-up", "host", log),
+        hook("after-up", "guest", "echo up $DEVBOX_MACHINE >> /root/log"),
+        hook("before-halt", "guest", "echo down >> /root/log; sync"),
+        hook("after-halt", "host", log),
+        hook("before-suspend", "host", log),
+        hook("after-resume", "host", log),
+    ];
+    std::fs::write(project.dir().join("devbox.toml"), spec.concat()).expect("written");
+    let of_host = || std::fs::read_to_string(project.dir().join("log")).unwrap_or_default();
+    run(&mut project.devbox(&["up"]));
+    assert_eq!(of_host(), "before-up tiny\n");
+    assert_eq!(guest(&project, "cat /root/log"), "up tiny");
+    run(&mut project.devbox(&["suspend"]));
+    run(&mut project.devbox(&["resume"]));
+    run(&mut project.devbox(&["halt"]));
+    let all = "before-up tiny\nbefore-suspend tiny\nafter-resume tiny\nafter-halt tiny\n";
+    assert_eq!(of_host(), all);
+    run(&mut project.devbox(&["up"]));
+    assert_eq!(guest(&project, "cat /root/log"), "up tiny\ndown\nup tiny");
+    project.clear();
+}

@@ -1,6 +1,7 @@
 //! Spanned TOML to [`Spec`]: defaults filled in, every value possible, all problems at once.
 
 mod files;
+mod hooks;
 mod machine;
 mod machines;
 mod personal;
@@ -33,6 +34,7 @@ pub(crate) fn spec(table: &DeTable<'_>, dir: &Path, c: &mut Collector) -> Option
     let machines = machine.as_ref().map(|m| machines::machines(&top, m, source.as_ref(), c));
     let named = machines.as_deref().unwrap_or_default();
     let provision = provision::provision(&top, dir, named, c);
+    let hooks = hooks::hooks(&top, dir, named, c);
     Some(Spec {
         dir: dir.to_owned(),
         name: name?,
@@ -45,6 +47,7 @@ pub(crate) fn spec(table: &DeTable<'_>, dir: &Path, c: &mut Collector) -> Option
         machine: machine?,
         machines: machines?,
         provision,
+        hooks,
     })
 }
 

@@ -8,6 +8,7 @@ use crate::spec::decode::files::{Expect, resolve};
 use crate::spec::keys;
 use crate::spec::problem::{nearest, one_of, shown};
 use crate::spec::reader::{Collector, Reader};
+use crate::spec::shape::Key;
 use crate::spec::types::{Machine, Provision, RunRule, Script};
 
 /// As for a step of the build.
@@ -45,7 +46,9 @@ pub(super) fn provision(
         let env = table.environment(&keys::PROVISION_ENV, c).unwrap_or_default();
         let privileged = table.boolean(&keys::PROVISION_PRIVILEGED, c).unwrap_or(true);
         let timeout = table.duration(&keys::PROVISION_TIMEOUT, c).unwrap_or(TIMEOUT);
-        let chosen = table.has(&keys::PROVISION_MACHINES).then(|| chosen(&table, machines, c));
+        let chosen = table
+            .has(&keys::PROVISION_MACHINES)
+            .then(|| chosen(&table, &keys::PROVISION_MACHINES, machines, c));
         if let (Some(name), Some(script)) = (name, inline.or(script)) {
             all.push(Provision {
                 name: name.value,
@@ -62,10 +65,15 @@ pub(super) fn provision(
 }
 
 /// Names of machines that there are.
-fn chosen(table: &Reader<'_, '_>, machines: &[Machine], c: &mut Collector) -> Vec<String> {
+pub(super) fn chosen(
+    table: &Reader<'_, '_>,
+    key: &Key,
+    machines: &[Machine],
+    c: &mut Collector,
+) -> Vec<String> {
     let names: Vec<&str> = machines.iter().map(|machine| machine.name.as_str()).collect();
     let mut found = vec![];
-    for at in table.set(&keys::PROVISION_MACHINES, c).unwrap_or_default() {
+    for at in table.set(key, c).unwrap_or_default() {
         if names.contains(&at.value.as_str()) {
             found.push(at.value);
             continue;
