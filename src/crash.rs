@@ -22,6 +22,7 @@ pub const POINTS: &[&str] = &[
     "suspend.recorded",
     "snapshot.saved",
     "snapshot.forgotten",
+    "compact.copied",
 ];
 
 /// Dies here if a test asked for it. Does nothing in a normal build.

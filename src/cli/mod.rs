@@ -3,6 +3,7 @@
 mod boxes;
 mod build;
 mod bundle;
+mod compact;
 mod completions;
 mod console;
 mod cp;
@@ -93,6 +94,7 @@ enum Verb {
     Suspend(suspend::Args),
     Resume(resume::Args),
     Snapshot(snapshot::Args),
+    Compact(compact::Args),
     Destroy(destroy::Args),
     Status(status::Args),
     List(list::Args),
@@ -123,6 +125,7 @@ impl Verb {
             Verb::Resume(args) => args.events.json,
             Verb::Reload(args) => args.events.json,
             Verb::Provision(args) => args.events.json,
+            Verb::Compact(args) => args.events.json,
             Verb::Destroy(args) => args.events.json,
             _ => false,
         }
@@ -252,6 +255,7 @@ fn run(cli: Cli) -> Result<u8> {
         Verb::Suspend(args) => suspend::run(args, &ctx),
         Verb::Resume(args) => resume::run(args, &ctx),
         Verb::Snapshot(args) => snapshot::run(args, &ctx),
+        Verb::Compact(args) => compact::run(args, &ctx),
         Verb::Destroy(args) => destroy::run(args, &ctx),
         Verb::Status(args) => status::run(args, &ctx),
         Verb::List(args) => list::run(args, &ctx),

@@ -5,6 +5,7 @@
 //! longer names a machine does not hide it.
 
 pub mod bundle;
+pub mod compact;
 mod hardware;
 mod hooks;
 mod order;

@@ -125,6 +125,7 @@ fn a_crash_at_any_point_is_healed_by_the_next_command() {
                 &["snapshot", "delete", "x"],
                 &[&["snapshot", "save", "x"], &["snapshot", "restore", "x"]],
             ),
+            "compact.copied" => (&[&["up"], &["halt"]], &["compact"], &[&["compact"], &["up"]]),
             _ => (&[], &["up"], &[&["up"]]),
         };
         for args in before {

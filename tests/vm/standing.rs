@@ -117,3 +117,34 @@ fn snapshots_bring_back_disk_and_memory() {
     assert_eq!(names(&project), Vec::<String>::new());
     project.clear();
 }
+
+#[test]
+fn a_disk_is_as_small_as_what_is_on_it() {
+    let project = Project::on_the_tiny_box("compacted");
+    run(&mut project.devbox(&["up"]));
+    let overlay = || {
+        use std::os::unix::fs::MetadataExt as _;
+        let record = project.status()["serial_log"].as_str().expect("a path").to_owned();
+        let overlay = std::path::Path::new(&record).with_file_name("overlay.qcow2");
+        std::fs::metadata(overlay).expect("there").blocks() * 512
+    };
+    let fill = "dd if=/dev/urandom of=/root/big bs=1M count=40 2>/dev/null; sync";
+    guest(&project, &format!("{fill}; rm /root/big; sync"));
+    let full = overlay();
+    assert!(full > 40 << 20, "{full}");
+    // While it runs: what the guest has removed.
+    run(&mut project.devbox(&["compact"]));
+    let trimmed = overlay();
+    assert!(trimmed < full - (30 << 20), "{trimmed} of {full}");
+    // While it is stopped: what the layer holds.
+    guest(&project, &format!("{fill}; sync"));
+    let sum = guest(&project, "md5sum < /root/big");
+    run(&mut project.devbox(&["halt"]));
+    run(&mut project.devbox(&["snapshot", "save", "x"]));
+    insist(&exits(&mut project.devbox(&["compact"]), 1), &["has snapshots", "devbox up"]);
+    run(&mut project.devbox(&["snapshot", "delete", "x"]));
+    run(&mut project.devbox(&["compact"]));
+    run(&mut project.devbox(&["up"]));
+    assert_eq!(guest(&project, "md5sum < /root/big"), sum);
+    project.clear();
+}
