@@ -100,8 +100,13 @@ async fn boots_and_powers_off(firmware: Firmware) {
     let machine = Machine::launch(config, &files, &run, &Events::silent(), &never).await;
     let mut machine = machine.unwrap_or_else(|e| panic!("{e}"));
     let port = machine.forwarded(22).expect("forwarded").host;
-    let target =
-        Target { name: "tiny".to_owned(), user: "dev".to_owned(), host: Ipv4Addr::LOCALHOST, port };
+    let target = Target {
+        name: "tiny".to_owned(),
+        alias: String::new(),
+        user: "dev".to_owned(),
+        host: Ipv4Addr::LOCALHOST,
+        port,
+    };
     let client = Client::new(&ssh_dir, &run.join("c"), target, host_key.public()).expect("client");
     let [banner, login] = ssh_probes(&client);
     let ready = machine.wait_ready(&[serial_probe(), banner, login], PATIENCE, &never).await;

@@ -94,7 +94,8 @@ impl Guest {
         let Some((host, port)) = port else {
             return Err(Error::failed("the build's machine has no ssh port"));
         };
-        let target = Target { name: "build".to_owned(), user: seed::USER.to_owned(), host, port };
+        let (name, alias) = ("build".to_owned(), String::new());
+        let target = Target { name, alias, user: seed::USER.to_owned(), host, port };
         let control = work.runtime().join("c");
         let client = Client::new(&ssh_dir, &control, target, host_key.public())?;
         let key = key.public().split_whitespace().nth(1).unwrap_or_default().to_owned();

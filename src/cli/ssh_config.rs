@@ -14,9 +14,17 @@ pub(crate) struct Args {
     /// The name in the `Host` line; the machine's name by default
     #[arg(long, value_name = "NAME")]
     host: Option<String>,
+    /// Print one line for the top of ~/.ssh/config instead, by which every program of ssh knows all machines
+    #[arg(long, conflicts_with_all = ["machine", "host"])]
+    include: bool,
 }
 
 pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
+    if args.include {
+        // ssh takes the first value that it finds, and a folder of its own for each machine.
+        let all = ctx.paths.machines.join("*/ssh/config");
+        return ui::line(&format!("Include \"{}\"", all.display())).map(|()| exit::OK);
+    }
     let (instance, record) = shared::running(ctx, args.machine.as_deref())?;
     let client = instance.client(&record)?;
     let host = args.host.as_deref().unwrap_or(instance.name());

@@ -33,6 +33,8 @@ const KILL_WAIT: Duration = Duration::from_secs(5);
 pub struct Target {
     /// The name in `Host` lines and messages.
     pub name: String,
+    /// Another name in the machine's own `Host` line, for those who include it; none if empty.
+    pub alias: String,
     /// The account in the guest.
     pub user: String,
     /// Address on this host.
@@ -191,7 +193,8 @@ impl Client {
     }
 
     fn config(&self) -> String {
-        let mut text = self.config_for_people(&self.target.name);
+        let Target { name, alias, .. } = &self.target;
+        let mut text = self.config_for_people(format!("{name} {alias}").trim_end());
         let mut add = |line: &str| {
             text.push_str("  ");
             text.push_str(line);

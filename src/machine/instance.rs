@@ -217,6 +217,14 @@ impl Instance {
         Ok(record)
     }
 
+    /// `web.shop`: its name with that of the project's folder, as far as ssh's configuration takes it.
+    fn alias(&self) -> String {
+        let folder = self.project.file_name().unwrap_or_default().to_string_lossy();
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let folder: String = folder.chars().filter(|c| fits(*c)).collect();
+        if folder.is_empty() { String::new() } else { format!("{}.{folder}", self.name) }
+    }
+
     /// The ssh client of a machine that was started once.
     ///
     /// # Errors
@@ -230,6 +238,7 @@ impl Instance {
         let (_, host_key) = Client::keys(&ssh, &self.name)?;
         let target = Target {
             name: self.name.clone(),
+            alias: self.alias(),
             user: record.user.clone(),
             host: std::net::Ipv4Addr::LOCALHOST,
             port,

@@ -35,6 +35,20 @@ fn own_settings_reach_the_machine_are_shown_and_need_a_restart() {
     let forwards = status["forwards"].as_array().expect("forwards").clone();
     assert!(forwards.iter().any(|f| f["guest"] == 81), "{forwards:?}");
 
+    // Editors reach it by name, through one line in the configuration of ssh.
+    let line = exits(&mut project.devbox(&["ssh-config", "--include"]), 0).out;
+    let config = project.dir().join("ssh_config");
+    std::fs::write(&config, line).expect("written");
+    for name in ["tiny", "tiny.settings"] {
+        let mut ssh = std::process::Command::new("ssh");
+        let out = run(ssh
+            .arg("-F")
+            .arg(&config)
+            .args([name, "nproc"])
+            .stdin(std::process::Stdio::null()));
+        assert_eq!(String::from_utf8_lossy(&out.stdout), "2\n");
+    }
+
     // Without the word of the command line the spec holds again, after a restart.
     let said = exits(&mut project.devbox(&["up"]), 0);
     assert!(said.err.contains("the spec gives `tiny` 1 instead of 2 processors"), "{}", said.err);
