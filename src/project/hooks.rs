@@ -36,9 +36,15 @@ pub(super) async fn hooks(
         };
         match done {
             Err(e) if !hook.stops && e.kind() != Kind::Interrupted => {
-                events.warn(format!("{}; going on", e.what()));
+                events
+                    .warn(format!("the hook `{when}` of `{name}` failed: {}; going on", e.what()));
             }
-            done => done.map_err(|e| e.context(format!("a hook of `{name}` failed")))?,
+            done => done.map_err(|e| match e.kind() {
+                Kind::Interrupted => e,
+                _ => e
+                    .context(format!("the hook `{when}` of `{name}` failed"))
+                    .hint("Correct it in devbox.toml, or give it `on_error = \"continue\"`."),
+            })?,
         }
     }
     Ok(())
@@ -74,13 +80,13 @@ async fn on_host(
     // Closed, since a file that is open for writing cannot be run (execve(2), ETXTBSY).
     let file = file.into_temp_path();
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o700))?;
-    let mut command = if text.starts_with(b"#!") {
-        Command::new(&file)
-    } else {
-        let mut sh = Command::new("sh");
-        sh.arg("-eu").arg(&file);
-        sh
-    };
+    let mut command = Command::new("sh");
+    // Both outputs as one, in their order.
+    command.args(["-c", "exec \"$@\" >&2", "sh"]);
+    if !text.starts_with(b"#!") {
+        command.args(["sh", "-eu"]);
+    }
+    command.arg(&file);
     command.current_dir(&spec.dir).stdin(Stdio::null()).envs(&hook.env);
     command.env("DEVBOX_MACHINE", machine).env("DEVBOX_WHEN", &hook.when);
     let title = format!("hook `{}`", hook.when);
@@ -98,12 +104,5 @@ async fn on_host(
                 .hint("Give it a longer `timeout`."));
         }
     };
-    let out = ended.map_err(|e| match e.kind() {
-        Kind::Interrupted => e,
-        _ => e.context(format!("{title} failed")),
-    })?;
-    for line in String::from_utf8_lossy(&out).lines() {
-        events.output(&title, line);
-    }
-    Ok(())
+    ended.map(|_| ())
 }

@@ -333,10 +333,20 @@ fn a_hook_that_fails_keeps_the_verb_from_being_done_unless_it_may_go_on() {
     };
     let dir = s.stopped("web", "project");
     hook("stop");
-    insta::assert_snapshot!(s.run(&["destroy", "-f"]));
+    let said = s.run(&["destroy", "-f"]);
+    assert!(said.starts_with("exit 1\n"), "{said}");
+    for words in [
+        "hook `before-destroy`: web\n",
+        "error: the hook `before-destroy` of `web` failed",
+        "exit status: 3",
+        "hint: Correct it in devbox.toml",
+    ] {
+        assert!(said.contains(words), "`{words}` is not in:\n{said}");
+    }
     assert!(dir.join("machine.json").exists());
     hook("continue");
-    insta::assert_snapshot!(s.run(&["destroy", "-f"]));
+    let said = s.run(&["destroy", "-f"]);
+    assert!(said.starts_with("exit 0\n") && said.contains("; going on"), "{said}");
     assert!(!dir.exists());
     let gone = std::fs::read_to_string(s.project().join("gone")).expect("the second hook ran");
     assert_eq!(gone.trim(), s.project().canonicalize().expect("there").display().to_string());
