@@ -204,10 +204,17 @@ printf '%s' "$hosts" > /etc/hosts
 "#;
 
 /// The server keeps its host keys in memory. SIGHUP makes it start itself anew (sshd(8)), which is
-/// faster than a restart of its unit.
+/// faster than a restart of its unit. One that a socket starts reads them for each connection; that
+/// the new key is the one that is shown, the login proves.
 const RESTART_SSH: &str = r#"pid=
 if [ -s /run/sshd.pid ]; then read -r pid < /run/sshd.pid; fi
-if [ -z "$pid" ] || ! kill -HUP "$pid"; then systemctl try-restart ssh.service sshd.service; fi
+if [ -z "$pid" ] || ! kill -HUP "$pid"; then
+    if command -v systemctl > /dev/null; then
+        for unit in ssh sshd; do systemctl try-restart "$unit.service" >&2 || :; done
+    elif command -v rc-service > /dev/null; then
+        rc-service sshd restart >&2
+    fi
+fi
 "#;
 
 /// The journal's folder is named by the machine id; nobody waits for its restart.

@@ -199,10 +199,18 @@ impl Wanted<'_> {
                 }
                 let home = identity::prepare(&mut agent, self.user).await?;
                 identity::sync(&mut agent).await?;
-                Ok(Ok(home))
+                Ok(home)
             };
             tokio::select! {
-                settled = settle => settled,
+                settled = settle => match settled {
+                    Ok(home) => Ok(Ok(home)),
+                    Err(e) => {
+                        // A QEMU that was killed closes the agent's port first.
+                        tokio::time::sleep(PAUSE).await;
+                        // What a guest that runs cannot do now, it will not be able to the next time.
+                        if machine.process().alive() { Ok(Err(reason(&e))) } else { Err(e) }
+                    }
+                },
                 () = machine.process().ended() => {
                     Err(Error::failed("QEMU ended while a template was made"))
                 }
