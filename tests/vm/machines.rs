@@ -87,10 +87,7 @@ fn a_machine_that_fails_holds_back_only_those_that_need_it() {
     let project = project("one-fails", &ports);
     let said = exits(&mut project.devbox(&["up"]), 1);
     insist(&said, &["2 of 3 machines are not up", "in use", "web: left alone, since `db` failed"]);
-    assert_eq!(
-        states(&project),
-        pairs(&[("web", "absent"), ("db", "stopped"), ("log", "running")])
-    );
+    assert_eq!(states(&project), pairs(&[("web", "absent"), ("db", "absent"), ("log", "running")]));
     project.clear();
 }
 
@@ -117,9 +114,10 @@ fn ctrl_c_ends_also_the_machines_that_were_ready_before() {
     assert!(kill.expect("kill runs").success());
     assert_eq!(up.wait().expect("ends").code(), Some(130));
     project.insist_on_no_guest();
-    assert_eq!(
-        states(&project),
-        pairs(&[("web", "stopped"), ("db", "stopped"), ("log", "absent")])
-    );
+    // What had not become itself yet is gone; what was waited for is stopped.
+    let mut states = states(&project);
+    let web = states.remove(0).1;
+    assert!(web == "absent" || web == "stopped", "{web}");
+    assert_eq!(states, pairs(&[("db", "stopped"), ("log", "absent")]));
     project.clear();
 }
