@@ -54,7 +54,8 @@ class Lines:
             if not line:
                 raise SystemExit(f"error: the connection ended after {command}")
             value = json.loads(line[line.rfind(b"\xff") + 1:])
-            if "error" in value:
+            # The byte in front of a first command makes the agent drop what it holds, and say so.
+            if "error" in value and not first:
                 raise SystemExit(f"error: {command}: {value['error']['desc']}")
             if "return" in value:
                 return value["return"]
