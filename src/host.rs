@@ -98,6 +98,17 @@ pub fn free_bytes(path: &Path) -> Result<u64> {
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
+/// Bytes that a file, or a folder with all below it, takes on the disk; holes count nothing, and neither
+/// does what goes away meanwhile.
+#[must_use]
+pub fn stored_bytes(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    // The unit of `st_blocks` (stat(3type)).
+    const BLOCK: u64 = 512;
+    let files = walkdir::WalkDir::new(path).into_iter().flatten();
+    files.filter_map(|entry| entry.metadata().ok()).map(|meta| meta.blocks() * BLOCK).sum()
+}
+
 /// Random bytes, fit for keys.
 ///
 /// # Errors

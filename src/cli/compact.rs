@@ -3,7 +3,7 @@
 use clap_complete::engine::ArgValueCandidates;
 
 use crate::cli::{Context, completions::machines, machine as shared};
-use crate::error::{Result, exit};
+use crate::error::Result;
 use crate::project::compact;
 
 /// Give back to the host what the dev box's disk does not need any more.
@@ -17,12 +17,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
-    let project = shared::project(ctx)?;
-    let members = shared::existing(&project, &args.machines)?;
-    if members.is_empty() {
-        ctx.events.note("this project has no machine");
-        return Ok(exit::OK);
-    }
-    ctx.block_on(async |cancel| compact::compact(&members, ctx.work(&cancel)).await)?;
-    Ok(exit::OK)
+    let nothing = "this project has no machine";
+    shared::each(ctx, &args.machines, nothing, async |members, run| {
+        compact::compact(members, run).await
+    })
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::cli::{Context, completions::machines, machine as shared};
-use crate::error::{Result, exit};
+use crate::error::Result;
 use crate::project::stop;
 use clap_complete::engine::ArgValueCandidates;
 
@@ -27,15 +27,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
-    let project = shared::project(ctx)?;
-    let members = shared::existing(&project, &args.machines)?;
-    if members.is_empty() {
-        ctx.events.note("there is no machine to stop");
-        return Ok(exit::OK);
-    }
     let patience = (!args.force).then_some(args.timeout.unwrap_or(TIMEOUT));
-    ctx.block_on(async |cancel| {
-        stop::halt(&members, patience, ctx.work(&cancel).of(&project)).await
-    })?;
-    Ok(exit::OK)
+    let nothing = "there is no machine to stop";
+    shared::each(ctx, &args.machines, nothing, async |members, run| {
+        stop::halt(members, patience, run).await
+    })
 }

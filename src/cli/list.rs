@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::cli::Context;
 use crate::error::{Result, exit};
 use crate::exec::quote;
+use crate::host;
 use crate::machine::config::Protocol;
 use crate::machine::instance::Instance;
 use crate::machine::ports::BoundForward;
@@ -29,7 +30,11 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
         let status = Status::look(&instance);
         // The rest of an interrupted making is no machine.
         if status.state != "absent" {
-            rows.push(Row { disk_bytes: on_disk(instance.files().dir()), instance, status });
+            rows.push(Row {
+                disk_bytes: host::stored_bytes(instance.files().dir()),
+                instance,
+                status,
+            });
         }
     }
     if args.json {
@@ -134,14 +139,4 @@ fn ports(forwards: &[BoundForward]) -> String {
         [] => "-".to_owned(),
         all => all.iter().map(word).collect::<Vec<_>>().join(" "),
     }
-}
-
-/// Bytes that a machine's files take on the host's disk, holes left out. Files that go away meanwhile
-/// count for nothing.
-fn on_disk(dir: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt as _;
-    // The unit of `st_blocks` (stat(3type)).
-    const BLOCK: u64 = 512;
-    let files = walkdir::WalkDir::new(dir).into_iter().filter_map(std::result::Result::ok);
-    files.filter_map(|entry| entry.metadata().ok()).map(|meta| meta.blocks() * BLOCK).sum()
 }

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use crate::cli::Context;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, exit};
 use crate::machine::instance::{Instance, State};
-use crate::machine::pause::run_state;
+use crate::machine::pause::is_paused;
 use crate::machine::record::Record;
-use crate::project::{Member, Project, select};
+use crate::project::{Member, Project, Run, select};
 use crate::spec::personal::{self, Override};
 use crate::spec::{self, Spec};
 
@@ -67,6 +67,23 @@ pub(super) fn wanted<'a>(
     select::names_of(&all, patterns)
 }
 
+/// Does `work` on the machines that exist among those that are named; where there is none, says `nothing`.
+pub(super) fn each(
+    ctx: &Context,
+    patterns: &[String],
+    nothing: &str,
+    work: impl AsyncFnOnce(&[&Member], Run<'_>) -> Result<()>,
+) -> Result<u8> {
+    let project = project(ctx)?;
+    let members = existing(&project, patterns)?;
+    if members.is_empty() {
+        ctx.events.note(nothing);
+        return Ok(exit::OK);
+    }
+    ctx.block_on(async |cancel| work(&members, ctx.work(&cancel).of(&project)).await)?;
+    Ok(exit::OK)
+}
+
 /// The one machine that a verb is about; it exists.
 pub(super) fn one(ctx: &Context, name: Option<&str>) -> Result<(Instance, Record)> {
     let project = project(ctx)?;
@@ -91,11 +108,7 @@ pub(super) fn running(ctx: &Context, name: Option<&str>) -> Result<(Instance, Re
     let (instance, record) = one(ctx, name)?;
     let name = instance.name();
     match instance.state(&record) {
-        State::Running(_)
-            if run_state(&instance.files().watch_socket()).as_deref() == Some("paused") =>
-        {
-            Err(suspended(name))
-        }
+        State::Running(_) if is_paused(&instance.files().watch_socket()) => Err(suspended(name)),
         State::Running(_) => Ok((instance, record)),
         _ if record.suspended.is_some() => Err(suspended(name)),
         State::Died => Err(Error::failed(format!("`{name}` is stopped: QEMU ended unexpectedly"))

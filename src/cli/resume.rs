@@ -1,7 +1,7 @@
 //! `devbox resume`.
 
 use crate::cli::{Context, machine as shared};
-use crate::error::{Result, exit};
+use crate::error::Result;
 use crate::project::suspend;
 
 /// Let a suspended dev box go on.
@@ -15,12 +15,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
-    let project = shared::project(ctx)?;
-    let members = shared::existing(&project, &args.machines)?;
-    if members.is_empty() {
-        ctx.events.note("this project has no machine");
-        return Ok(exit::OK);
-    }
-    ctx.block_on(async |cancel| suspend::resume(&members, ctx.work(&cancel).of(&project)).await)?;
-    Ok(exit::OK)
+    let nothing = "this project has no machine";
+    shared::each(ctx, &args.machines, nothing, async |members, run| {
+        suspend::resume(members, run).await
+    })
 }

@@ -1,7 +1,7 @@
 //! `devbox suspend`.
 
 use crate::cli::{Context, machine as shared};
-use crate::error::{Result, exit};
+use crate::error::Result;
 use crate::project::suspend;
 
 /// Let the dev box stand still; `devbox resume` or `devbox up` lets it go on.
@@ -18,15 +18,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
-    let project = shared::project(ctx)?;
-    let members = shared::existing(&project, &args.machines)?;
-    if members.is_empty() {
-        ctx.events.note("this project has no machine");
-        return Ok(exit::OK);
-    }
-    let work = async |cancel| {
-        suspend::suspend(&members, args.to_disk, ctx.work(&cancel).of(&project)).await
-    };
-    ctx.block_on(work)?;
-    Ok(exit::OK)
+    let nothing = "this project has no machine";
+    shared::each(ctx, &args.machines, nothing, async |members, run| {
+        suspend::suspend(members, args.to_disk, run).await
+    })
 }

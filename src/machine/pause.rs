@@ -50,10 +50,15 @@ impl Machine {
     }
 }
 
-/// QEMU's name of what the machine does (`running`, `paused`, …), asked over the socket for short
-/// questions; `None` if it does not answer.
+/// Whether a machine stands still by [`Machine::pause`]; false if its QEMU does not answer on the socket
+/// for short questions.
 #[must_use]
-pub fn run_state(watch_socket: &Path) -> Option<String> {
+pub fn is_paused(watch_socket: &Path) -> bool {
+    run_state(watch_socket).as_deref() == Some("paused")
+}
+
+/// QEMU's name of what the machine does (`running`, `paused`, …).
+fn run_state(watch_socket: &Path) -> Option<String> {
     let mut stream = UnixStream::connect(watch_socket).ok()?;
     stream.set_read_timeout(Some(ANSWER)).ok()?;
     let words = "{\"execute\": \"qmp_capabilities\"}\n{\"execute\": \"query-status\"}\n";

@@ -1,6 +1,5 @@
 //! Gives back to the host what a machine's disk does not need any more.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
@@ -11,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::exec::{self, tools};
 use crate::guest::ssh::Remote;
 use crate::guest::work::{Work, as_root};
+use crate::host;
 use crate::machine::instance::{Instance, State};
 use crate::machine::record::Record;
 use crate::project::order::{self, Node};
@@ -34,13 +34,13 @@ pub async fn compact(members: &[&Member], run: Run<'_>) -> Result<()> {
     let ends = order::run(nodes, async |name, instance: Instance| {
         let _lock = instance.lock("devbox compact")?;
         let Some(record) = instance.record()? else { return Err(not_made(name)) };
-        let (start, before) = (Instant::now(), bytes_on_disk(&instance.files().overlay())?);
+        let (start, before) = (Instant::now(), host::stored_bytes(&instance.files().overlay()));
         run.events.phase(format!("Compacting the disk of `{name}`"));
         match instance.state(&record) {
             State::Running(_) => trim(&instance, &record, run).await?,
             _ => rewrite(&instance, &record)?,
         }
-        let after = bytes_on_disk(&instance.files().overlay())?;
+        let after = host::stored_bytes(&instance.files().overlay());
         let size = |bytes| ByteSize::b(bytes).display().iec().to_string();
         let done = format!("the disk of `{name}` takes {}, before {}", size(after), size(before));
         run.events.done(done, start.elapsed());
@@ -86,10 +86,4 @@ fn rewrite(instance: &Instance, record: &Record) -> Result<()> {
     crash::point("compact.copied");
     fs::rename(&new, &overlay)?;
     Ok(())
-}
-
-/// Blocks of a file, in bytes; holes count nothing.
-fn bytes_on_disk(path: &Path) -> Result<u64> {
-    use std::os::unix::fs::MetadataExt as _;
-    Ok(fs::metadata(path)?.blocks() * 512)
 }

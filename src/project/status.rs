@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::machine::instance::{Instance, State};
 use crate::machine::lock::Lock;
-use crate::machine::pause::run_state;
+use crate::machine::pause::is_paused;
 use crate::machine::record::Record;
 
 /// What was found.
@@ -41,7 +41,7 @@ impl Status {
             (State::Running(process), Some(holder)) => {
                 ("busy", format!("running; {holder}"), Some(process.pid()))
             }
-            (State::Running(process), None) if paused(instance) => {
+            (State::Running(process), None) if is_paused(&instance.files().watch_socket()) => {
                 ("suspended", "suspended, in memory".to_owned(), Some(process.pid()))
             }
             (State::Running(process), None) if record.was_ready(&process) => {
@@ -91,8 +91,4 @@ impl Status {
             "qemu_log": record.map(|_| instance.files().qemu_log()),
         })
     }
-}
-
-fn paused(instance: &Instance) -> bool {
-    run_state(&instance.files().watch_socket()).as_deref() == Some("paused")
 }

@@ -255,7 +255,7 @@ impl Templates {
                 Ok(Some(template)) if template.damage().is_none() && keep(&template) => continue,
                 _ => {}
             }
-            let bytes = bytes_on_disk(&path);
+            let bytes = host::stored_bytes(&path);
             if !dry_run {
                 remove(&path)?;
                 let _ = fs::remove_file(&lock);
@@ -379,7 +379,7 @@ impl Template {
     /// Bytes that it takes on the host's disk.
     #[must_use]
     pub fn stored_size(&self) -> u64 {
-        bytes_on_disk(&self.dir)
+        host::stored_bytes(&self.dir)
     }
 
     /// What is wrong with its files; `None` if they are as they were saved. The state is hashed (0.6
@@ -448,11 +448,4 @@ fn remove(dir: &Path) -> Result<()> {
         fs::remove_dir_all(dir)?;
     }
     Ok(())
-}
-
-/// Blocks of all files below, in bytes; holes count nothing.
-fn bytes_on_disk(dir: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt as _;
-    let files = walkdir::WalkDir::new(dir).into_iter().flatten();
-    files.filter_map(|f| f.metadata().ok()).filter(|m| m.is_file()).map(|m| m.blocks() * 512).sum()
 }
