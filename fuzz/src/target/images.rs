@@ -11,11 +11,16 @@ use crate::error::Result;
 use crate::image::container::source::Source;
 use crate::image::container::{self, Options};
 use crate::image::filesystem::{btrfs, ext4, vfat, xfs};
+use crate::image::limits::Limits;
 use crate::image::{ReadAt, lvm, partition};
 use crate::input::Input;
 use crate::mutate::{self, Numbers, Places};
 use crate::sparse::Sparse;
 use crate::trace::Traced;
+
+/// Bytes that a packed disk may have. What may be unpacked before a limit ends it, 4 GiB of zeros, takes
+/// seconds by itself, and instrumented, beside other work, more than an input has.
+const UNPACKED: u64 = 256 << 20;
 
 /// A parser of images and the images it starts from.
 pub struct Images {
@@ -42,15 +47,15 @@ macro_rules! targets {
 
 targets! {
     /// qcow2: header, tables, compressed clusters.
-    QCOW2 = "qcow2", disk;
+    QCOW2 = "qcow2", |reader| disk(reader, &limits());
     /// VMDK, all kinds in one file.
-    VMDK = "vmdk", disk;
+    VMDK = "vmdk", |reader| disk(reader, &limits());
     /// VHD.
-    VHD = "vhd", disk;
+    VHD = "vhd", |reader| disk(reader, &limits());
     /// VHDX with its log.
-    VHDX = "vhdx", disk;
+    VHDX = "vhdx", |reader| disk(reader, &limits());
     /// gzip, xz, zstd and tar around a disk.
-    PACKED = "packed", disk;
+    PACKED = "packed", |reader| disk(reader, &Limits { disk_size: UNPACKED, ..limits() });
     /// GPT and MBR.
     PARTITION = "partition", |reader| {
         let table = partition::read(&*reader)?;
@@ -95,8 +100,8 @@ targets! {
 }
 
 /// A container of any format, found by its content.
-fn disk(reader: Arc<dyn ReadAt>) -> Result<()> {
-    let options = Options { limits: limits(), ..Options::default() };
+fn disk(reader: Arc<dyn ReadAt>, limits: &Limits) -> Result<()> {
+    let options = Options { limits: *limits, ..Options::default() };
     let container = container::open_source(Source::memory(reader), &options)?;
     checks::reader(&*container.reader)
 }

@@ -2,6 +2,7 @@
 //!
 //! Sources: RFC 1952 (gzip), "The .xz File Format" 1.2.1, RFC 8878 (zstd).
 
+use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, mpsc};
@@ -21,6 +22,10 @@ const PIECE: usize = 1 << 20;
 const AHEAD: usize = 4;
 /// Compressed bytes read at a time.
 const READ: usize = 256 << 10;
+/// How many bytes may be read that have not become as many: a decoder of several threads holds blocks,
+/// and a frame may be skipped. A stream can also be all blocks of nothing, as the zeros of a sparse
+/// file of terabytes behind four bytes of zstd are (RFC 8878, section 3.1.1.2).
+const IDLE: u64 = 256 << 20;
 /// Largest window of a zstd frame, as a power of two: 128 MiB, what `zstd -d` takes without `--long`.
 const ZSTD_WINDOW_LOG: u32 = 27;
 /// Memory of the xz decoder: `xz -9` needs 65 MiB. Beyond [`XZ_THREADED`] it uses fewer threads.
@@ -84,7 +89,8 @@ pub(super) fn unpack(
             }
             scratch.finish()
         });
-        let mut pieces = Pieces { to_disk, empty, now: vec![], filled: 0 };
+        let unpacked = Cell::new(0);
+        let mut pieces = Pieces { to_disk, empty, now: vec![], filled: 0, unpacked: &unpacked };
         let decoded = decode(source, compression, &mut pieces).and_then(|()| pieces.flush());
         drop(pieces);
         let written = writer
@@ -119,14 +125,16 @@ fn damaged(source: &Source, compression: Compression, e: &io::Error) -> Error {
 }
 
 /// Collects what a decoder gives in pieces for the writer.
-struct Pieces {
+struct Pieces<'a> {
     to_disk: SyncSender<Vec<u8>>,
     empty: Receiver<Vec<u8>>,
     now: Vec<u8>,
     filled: usize,
+    /// Bytes so far.
+    unpacked: &'a Cell<u64>,
 }
 
-impl Pieces {
+impl Pieces<'_> {
     /// Takes all that `from` gives, to its end.
     fn fill(&mut self, from: &mut dyn Read) -> io::Result<()> {
         loop {
@@ -137,7 +145,10 @@ impl Pieces {
             }
             match from.read(&mut self.now[self.filled..]) {
                 Ok(0) => return Ok(()),
-                Ok(len) => self.filled += len,
+                Ok(len) => {
+                    self.filled += len;
+                    self.unpacked.set(self.unpacked.get() + len as u64);
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
@@ -158,8 +169,8 @@ impl Pieces {
     }
 }
 
-fn decode(source: &Source, compression: Compression, out: &mut Pieces) -> io::Result<()> {
-    let mut input = BufReader::with_capacity(READ, Bytes { source, at: 0 });
+fn decode(source: &Source, compression: Compression, out: &mut Pieces<'_>) -> io::Result<()> {
+    let mut input = BufReader::with_capacity(READ, Bytes { source, at: 0, unpacked: out.unpacked });
     match compression {
         Compression::Gzip => gzip(&mut input, out),
         Compression::Xz => xz(&mut input, out),
@@ -173,7 +184,7 @@ fn decode(source: &Source, compression: Compression, out: &mut Pieces) -> io::Re
 }
 
 /// Members one behind the other, and nothing else (RFC 1952, section 2.2).
-fn gzip(input: &mut BufReader<Bytes<'_>>, out: &mut Pieces) -> io::Result<()> {
+fn gzip(input: &mut BufReader<Bytes<'_>>, out: &mut Pieces<'_>) -> io::Result<()> {
     while let Some(next) = peek(input)? {
         if !next.starts_with(&GZIP_MAGIC) {
             return Err(garbage());
@@ -184,7 +195,7 @@ fn gzip(input: &mut BufReader<Bytes<'_>>, out: &mut Pieces) -> io::Result<()> {
 }
 
 /// Streams one behind the other, with padding of whole groups of four zeros (section 2.2).
-fn xz(input: &mut BufReader<Bytes<'_>>, out: &mut Pieces) -> io::Result<()> {
+fn xz(input: &mut BufReader<Bytes<'_>>, out: &mut Pieces<'_>) -> io::Result<()> {
     while let Some(next) = peek(input)? {
         if !next.starts_with(&XZ_MAGIC) {
             return Err(garbage());
@@ -229,14 +240,22 @@ fn peek(input: &mut BufReader<Bytes<'_>>) -> io::Result<Option<Vec<u8>>> {
     next.map(Some).map_err(|e| io::Error::other(e.to_string()))
 }
 
-/// A source from its beginning to its end.
+/// A source from its beginning to its end, as long as it becomes something.
 struct Bytes<'a> {
     source: &'a Source,
     at: u64,
+    unpacked: &'a Cell<u64>,
 }
 
 impl Read for Bytes<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let unpacked = self.unpacked.get();
+        if self.at > unpacked.saturating_add(IDLE) {
+            return Err(io::Error::other(format!(
+                "its first {} bytes unpack to {unpacked}",
+                self.at
+            )));
+        }
         let left = self.source.size().saturating_sub(self.at);
         let len = usize::try_from(left).map_or(buf.len(), |left| left.min(buf.len()));
         let read = self.source.read_at(&mut buf[..len], self.at);

@@ -275,6 +275,18 @@ fn what_is_cut_short_or_followed_by_something_is_refused() {
 }
 
 #[test]
+fn a_stream_that_becomes_nothing_is_not_read_to_its_end() {
+    let Some(lab) = Lab::new("idle") else { return };
+    // A frame of empty blocks, and padding, both in terabytes that cost nothing to make.
+    lab.sh(r"printf '\050\265\057\375' > blocks; truncate -s 8T blocks
+             echo x | xz > padding; truncate -s 8T padding");
+    let began = Instant::now();
+    lab.refused("blocks", "unpack to 0");
+    lab.refused("padding", "unpack to 2");
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+}
+
+#[test]
 fn zeros_are_a_sparse_disk_and_a_bomb_of_anything_else_is_refused() {
     let Some(lab) = Lab::new("bombs") else { return };
     // 2 GiB of zeros from some KiB: a legal sparse disk that takes no space.
