@@ -6,6 +6,7 @@ pub mod argv;
 pub mod config;
 pub mod files;
 pub mod firmware;
+pub mod hotplug;
 pub mod instance;
 mod launch;
 mod listener;

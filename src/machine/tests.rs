@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::config::{
@@ -163,4 +164,27 @@ async fn what_qemu_says_about_a_bad_start_is_shown() {
     let e = launch(dir.path(), config).await.expect_err("no qcow2");
     assert!(e.what().contains("QEMU did not start `empty`"), "{e}");
     assert!(e.details().iter().any(|d| d.contains("not in qcow2 format")), "{e}");
+}
+
+#[tokio::test]
+async fn devices_take_the_spare_slots_and_leave_that_of_the_network() {
+    use super::hotplug::{NETWORK_SLOT, occupied, plug, plug_into};
+    let dir = tempfile::tempdir().expect("dir");
+    let config = Config { spare_slots: super::config::SPARE_SLOTS, ..empty(dir.path(), vec![]) };
+    let mut machine = launch(dir.path(), config).await.expect("starts");
+    let device = |n: u8| json!({"driver": "virtio-keyboard-pci", "id": format!("later{n}")});
+    for n in 0..NETWORK_SLOT {
+        assert_eq!(plug(machine.qmp(), &device(n)).await.expect("a free slot"), n);
+    }
+    let e = plug(machine.qmp(), &device(9)).await.expect_err("all are taken");
+    assert!(e.to_string().contains("no free slot"), "{e}");
+    assert_eq!(occupied(machine.qmp(), NETWORK_SLOT).await, Ok(false));
+    plug_into(machine.qmp(), NETWORK_SLOT, &device(9)).await.expect("its own slot");
+    assert_eq!(occupied(machine.qmp(), NETWORK_SLOT).await, Ok(true));
+    machine.kill().await.expect("killed");
+    // One without slots, as an older devbox made it.
+    let mut machine = launch(dir.path(), empty(dir.path(), vec![])).await.expect("starts");
+    let e = plug(machine.qmp(), &device(0)).await.expect_err("there is none");
+    assert!(e.to_string().contains("no free slot"), "{e}");
+    machine.kill().await.expect("killed");
 }
