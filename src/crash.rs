@@ -22,6 +22,7 @@ pub const POINTS: &[&str] = &[
     "suspend.recorded",
     "snapshot.saved",
     "snapshot.forgotten",
+    "clone.before-record",
     "compact.copied",
 ];
 

@@ -16,6 +16,8 @@ pub struct Paths {
     pub machines: PathBuf,
     /// One folder a template, from which machines start warm.
     pub templates: PathBuf,
+    /// Evidence of machines that were removed since they did not come up.
+    pub bundles: PathBuf,
     /// What can be made or fetched again: downloads, package trees, probe results.
     pub cache: PathBuf,
     /// What the user wants of every machine; need not be there.
@@ -45,6 +47,7 @@ impl Paths {
                 store: home.join("store"),
                 machines: home.join("machines"),
                 templates: home.join("templates"),
+                bundles: home.join("bundles"),
                 cache: home.join("cache"),
                 settings: home.join("config.toml"),
                 runtime,
@@ -60,6 +63,7 @@ impl Paths {
             store: data.join("store"),
             machines: data.join("machines"),
             templates: data.join("templates"),
+            bundles: data.join("bundles"),
             cache: base.cache_dir().join("devbox"),
             settings: base.config_dir().join("devbox/config.toml"),
             runtime,

@@ -27,6 +27,7 @@ fn paths(home: &Path) -> Paths {
         store: home.join("store"),
         machines: home.join("machines"),
         templates: home.join("templates"),
+        bundles: home.join("bundles"),
         settings: home.join("config.toml"),
         cache: home.join("cache"),
         runtime: home.join("run"),

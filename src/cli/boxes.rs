@@ -276,6 +276,7 @@ mod tests {
             store: path("store"),
             machines: path("machines"),
             templates: path("templates"),
+            bundles: path("bundles"),
             settings: path("config.toml"),
             cache: path("cache"),
             runtime: path("runtime"),

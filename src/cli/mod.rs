@@ -3,6 +3,7 @@
 mod boxes;
 mod build;
 mod bundle;
+mod clone;
 mod compact;
 mod completions;
 mod console;
@@ -94,6 +95,7 @@ enum Verb {
     Suspend(suspend::Args),
     Resume(resume::Args),
     Snapshot(snapshot::Args),
+    Clone(clone::Args),
     Compact(compact::Args),
     Destroy(destroy::Args),
     Status(status::Args),
@@ -125,6 +127,7 @@ impl Verb {
             Verb::Resume(args) => args.events.json,
             Verb::Reload(args) => args.events.json,
             Verb::Provision(args) => args.events.json,
+            Verb::Clone(args) => args.events.json,
             Verb::Compact(args) => args.events.json,
             Verb::Destroy(args) => args.events.json,
             _ => false,
@@ -255,6 +258,7 @@ fn run(cli: Cli) -> Result<u8> {
         Verb::Suspend(args) => suspend::run(args, &ctx),
         Verb::Resume(args) => resume::run(args, &ctx),
         Verb::Snapshot(args) => snapshot::run(args, &ctx),
+        Verb::Clone(args) => clone::run(args, &ctx),
         Verb::Compact(args) => compact::run(args, &ctx),
         Verb::Destroy(args) => destroy::run(args, &ctx),
         Verb::Status(args) => status::run(args, &ctx),

@@ -37,6 +37,12 @@ pub(crate) struct Args {
     /// Do only these of `[[provision]]`, by name, done before or not
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     provision_with: Vec<String>,
+    /// Remove a machine again that was made now and does not come up; its evidence stays, in one file
+    #[arg(long, overrides_with = "_no_destroy_on_error")]
+    destroy_on_error: bool,
+    /// Keep such a machine, as the evidence is inside (default)
+    #[arg(long = "no-destroy-on-error")]
+    _no_destroy_on_error: bool,
     #[command(flatten)]
     settings: shared::SettingArgs,
     #[command(flatten)]
@@ -74,6 +80,7 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
         cold: args.cold,
         overrides,
         provision,
+        destroy_on_error: args.destroy_on_error,
         wait: match args.wait {
             Wait::Boot => up::Wait::Boot,
             Wait::Ssh => up::Wait::Ssh,

@@ -112,6 +112,12 @@ impl Instance {
         self.files.record().exists()
     }
 
+    /// What no other machine of this user is called: the name of its folder.
+    #[must_use]
+    pub fn id(&self) -> String {
+        self.files.dir().file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     /// The machine's files.
     #[must_use]
     pub fn files(&self) -> &Files {
@@ -207,6 +213,7 @@ impl Instance {
             added: vec![],
             ready: None,
             unfinished: template.is_some(),
+            identity_of: None,
             shape: None,
             overrides: vec![],
             provisioned: std::collections::BTreeMap::new(),

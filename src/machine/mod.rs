@@ -3,6 +3,7 @@
 
 pub mod accel;
 pub mod argv;
+mod cloned;
 pub mod config;
 pub mod files;
 pub mod firmware;

@@ -56,6 +56,10 @@ pub struct Record {
     /// then is thrown away and made anew.
     #[serde(default)]
     pub unfinished: bool,
+    /// It was cloned from the machine of this name and has not been given a machine id and random
+    /// state of its own yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_of: Option<String>,
     /// The hardware of its last start.
     #[serde(default)]
     pub shape: Option<Shape>,

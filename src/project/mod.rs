@@ -5,6 +5,7 @@
 //! longer names a machine does not hide it.
 
 pub mod bundle;
+pub mod clone;
 pub mod compact;
 mod hardware;
 mod hooks;

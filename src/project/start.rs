@@ -10,6 +10,7 @@ use crate::event::Events;
 use crate::guest::agent::Agent;
 use crate::guest::identity::{self, Identity};
 use crate::guest::ssh::Client;
+use crate::host;
 use crate::machine::config::{Accelerator, Incoming, MemoryFile};
 use crate::machine::instance::{Instance, State};
 use crate::machine::ready::Probe;
@@ -46,6 +47,8 @@ pub(super) struct Start<'a> {
     pub(super) options: &'a Options,
     /// Whether the spec has other machines, so that commands have to name this one.
     pub(super) one_of_many: bool,
+    /// Whether the machine is removed again if it does not come up.
+    pub(super) passing: bool,
     pub(super) run: Run<'a>,
     /// The run's events, with the machine's name where several come up.
     pub(super) events: Events,
@@ -191,6 +194,29 @@ impl Start<'_> {
         };
         identity::give(&mut agent, &identity).await?;
         identity::sync(&mut agent).await
+    }
+
+    /// Replaces what cloud-init leaves of the machine that this one was cloned from. True if it did.
+    async fn identify_clone(&self, machine: &Machine, record: &mut Record) -> Result<bool> {
+        let Some(original) = record.identity_of.clone() else { return Ok(false) };
+        let given = async {
+            let socket = machine.files().agent_socket();
+            let mut agent = Agent::connect(&socket, AGENT_WAIT).await?;
+            let home = identity::prepare(&mut agent, &record.user).await?;
+            drop(agent);
+            self.identify(machine, &home).await
+        };
+        if let Err(e) = given.await {
+            self.events.warn(format!(
+                "`{}` has the machine id of `{original}` still, which the next `devbox up` replaces: {}",
+                self.instance.name(),
+                warm::reason(&e)
+            ));
+            return Ok(false);
+        }
+        record.identity_of = None;
+        self.instance.save(record)?;
+        Ok(true)
     }
 
     /// The sealed image of the spec's box.
@@ -353,13 +379,20 @@ impl Start<'_> {
         let timeout = self.timeout();
         let client = self.instance.client(&record)?;
         let probes = self.probes(&client, warm);
-        match machine.wait_ready(&probes, timeout, self.run.cancel).await {
+        let mut ended = machine.wait_ready(&probes, timeout, self.run.cancel).await;
+        if ended.is_ok() && self.identify_clone(machine, &mut record).await? {
+            // Its ssh server has another key now, and starts anew.
+            client.disconnect().await;
+            let probes = ready::ssh_probes(&client);
+            ended = machine.wait_ready(&probes, timeout, self.run.cancel).await;
+        }
+        match ended {
             Ok(()) => {}
             Err(e) if e.kind() == Kind::Interrupted => {
                 let stopped = machine.switch_off().await?;
                 return Err(e.detail(format!("`{name}` {stopped}")));
             }
-            Err(e) if machine.process().alive() => {
+            Err(e) if machine.process().alive() && !self.passing => {
                 return Err(self.bundled(e, machine.qmp().trace()).hint(format!(
                     "`{name}` runs still: wait longer with `{}`, or stop it with `{}`.",
                     self.command("up"),
@@ -389,6 +422,7 @@ impl Start<'_> {
             provision(self.spec, &self.instance, &mut record, which, self.run, &self.events).await;
         done.map_err(|e| match e.kind() {
             Kind::Interrupted => e,
+            _ if self.passing => self.bundled(e, vec![]),
             _ => e.hint(format!(
                 "`{}` runs; correct the script, then run `{}` again.",
                 self.machine.name,
@@ -399,9 +433,13 @@ impl Start<'_> {
 
     /// A failed wait with the file that holds its evidence.
     fn bundled(&self, e: Error, trace: Vec<String>) -> Error {
-        let file = self.instance.files().bundle();
+        let file = match self.passing {
+            false => self.instance.files().bundle(),
+            true => self.run.paths.bundles.join(format!("{}.tar.gz", self.instance.id())),
+        };
         let about = About { failure: Some(&e), trace, spec: Some(self.spec) };
-        match bundle::write(&self.instance, &about, &file) {
+        let parent = file.parent().map_or(Ok(()), host::private_dir);
+        match parent.and_then(|()| bundle::write(&self.instance, &about, &file)) {
             Ok(()) => e.detail(format!("all of it in one file, to pass on: {}", file.display())),
             Err(no_bundle) => e.detail(format!("no bundle: {}", no_bundle.what())),
         }

@@ -20,6 +20,7 @@ fn world() -> World {
         store: below("store"),
         machines: below("machines"),
         templates: below("templates"),
+        bundles: below("bundles"),
         settings: below("config.toml"),
         cache: below("cache"),
         runtime: below("run"),

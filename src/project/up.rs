@@ -36,6 +36,8 @@ pub struct Options {
     pub overrides: Vec<Override>,
     /// What of `[[provision]]` is done.
     pub provision: Which,
+    /// Removes a machine again that was made here and did not come up.
+    pub destroy_on_error: bool,
 }
 
 /// How far a machine must have come.
@@ -87,8 +89,20 @@ pub async fn up(
         .into_iter()
         .map(|(machine, instance, lock)| {
             let events = if several { run.events.part(&machine.name) } else { run.events.clone() };
-            let start =
-                Start { spec, machine, instance, options, one_of_many, run, events, accel: &accel };
+            let made_here = matches!(instance.record(), Ok(None));
+            let passing = options.destroy_on_error && made_here;
+            let accel = &accel;
+            let start = Start {
+                spec,
+                machine,
+                instance,
+                options,
+                one_of_many,
+                passing,
+                run,
+                events,
+                accel,
+            };
             Node {
                 name: machine.name.clone(),
                 after: machine.depends_on.clone(),
@@ -98,8 +112,11 @@ pub async fn up(
         .collect();
     let all: Vec<Instance> = nodes.iter().map(|node| node.item.0.instance.clone()).collect();
     let ends = order::run(nodes, async |_, (start, lock): (Start<'_>, Result<Lock>)| {
-        let _lock = lock?;
-        let came = start.up().await;
+        let lock = lock?;
+        let came = match start.up().await {
+            Err(e) if start.passing => Err(remove_again(&start.instance, lock, e, run).await),
+            came => came,
+        };
         if let Err(e) = &came
             && several
             && e.kind() != Kind::Interrupted
@@ -144,6 +161,25 @@ async fn build_missing(spec: &Spec, options: &Options, run: Run<'_>) -> Result<(
     let options =
         build::Options { outputs: false, sandbox: options.sandbox, ..build::Options::default() };
     build::run(spec, run.paths, &options, run.events, run.cancel).await.map(|_| ())
+}
+
+/// A machine that was made here and did not come up, where none of that kind is to stay.
+async fn remove_again(instance: &Instance, lock: Lock, e: Error, run: Run<'_>) -> Error {
+    let removed = async {
+        if let Some(record) = instance.record()? {
+            stop(instance, &record, None, run).await?;
+        }
+        instance.remove()
+    };
+    let removed = removed.await;
+    drop(lock);
+    let name = instance.name();
+    match removed {
+        Ok(()) => e.detail(format!("`{name}` was removed again, as `--destroy-on-error` asks")),
+        Err(not) => e
+            .detail(format!("`{name}` could not be removed: {}", not.what()))
+            .hint(format!("Remove it with `devbox destroy -f {name}`.")),
+    }
 }
 
 /// After Ctrl-C: a machine that this run had brought up while others were on their way.

@@ -174,6 +174,7 @@ mod tests {
             store: at("s"),
             machines: at("m"),
             templates: at("t"),
+            bundles: at("b"),
             settings: at("u"),
             cache: at("c"),
             runtime: at("r"),

@@ -94,11 +94,14 @@ fn a_full_disk_is_said_and_nothing_half_stays() {
     assert_eq!((guests.len(), blobs, project.outputs().len()), (0, 0, 0));
 }
 
-/// Every named crash point of the build and of machines: the next command works and nothing is left.
+/// Every named crash point of the build and of machines (that of a clone: `cloning`): the next command works and nothing is left.
 #[cfg(feature = "crash-points")]
 #[test]
 fn a_crash_at_any_point_is_healed_by_the_next_command() {
-    for point in devbox::crash::POINTS.iter().filter(|p| !p.starts_with("store.")) {
+    for point in devbox::crash::POINTS
+        .iter()
+        .filter(|p| !p.starts_with("store.") && !p.starts_with("clone."))
+    {
         let name = format!("crash-{}", point.replace('.', "-"));
         if point.starts_with("build.") {
             let step = "[[steps]]\ntype = \"shell\"\ninline = \"true\"\n";

@@ -2,6 +2,7 @@
 //!
 //! Run with `./test vm`; slow without KVM.
 
+mod cloning;
 #[path = "../support/containers.rs"]
 mod containers;
 mod faults;
