@@ -1,6 +1,7 @@
 //! `devbox port`.
 
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use clap::Subcommand;
@@ -43,13 +44,14 @@ enum Verb {
 
 #[derive(Debug, clap::Args)]
 struct Forwarding {
-    /// The machine where the project has several, then `[HOST_IP:]HOST:GUEST[/udp]`
+    /// The machine where the project has several, then `[HOST_IP:]HOST:GUEST[/udp]`; ranges such as
+    /// `8000-8010:8000-8010`
     #[arg(required = true, num_args = 1..=2, value_names = ["MACHINE", "FORWARD"])]
     words: Vec<String>,
 }
 
 impl Forwarding {
-    fn read(&self) -> Result<(Option<&str>, Forward)> {
+    fn read(&self) -> Result<(Option<&str>, Forwards)> {
         let (machine, forward) = match &self.words[..] {
             [machine, forward] => (Some(machine.as_str()), forward),
             [forward, ..] => (None, forward),
@@ -104,17 +106,18 @@ fn words(forward: &BoundForward) -> String {
 fn add(words_given: &Forwarding, ctx: &Context) -> Result<()> {
     let (machine, wanted) = words_given.read()?;
     change(machine, "devbox port add", ctx, async |qmp, instance, record| {
-        let forward = wanted.bound();
-        if record.forwards.iter().any(|f| same(f, &forward) && f.guest == forward.guest) {
-            ctx.events.note(format!("{} already", words(&forward)));
-            return Ok(());
+        for forward in wanted.bound() {
+            if record.forwards.iter().any(|f| same(f, &forward) && f.guest == forward.guest) {
+                ctx.events.note(format!("{} already", words(&forward)));
+                continue;
+            }
+            ports::add(qmp, &forward).await?;
+            record.forwards.push(forward.clone());
+            record.added.retain(|f| !same(f, &forward));
+            record.added.push(forward.clone());
+            instance.save(record)?;
+            ctx.events.note(words(&forward));
         }
-        ports::add(qmp, &forward).await?;
-        record.forwards.push(forward.clone());
-        record.added.retain(|f| !same(f, &forward));
-        record.added.push(forward.clone());
-        instance.save(record)?;
-        ctx.events.note(words(&forward));
         Ok(())
     })
 }
@@ -122,42 +125,50 @@ fn add(words_given: &Forwarding, ctx: &Context) -> Result<()> {
 fn remove(words_given: &Forwarding, ctx: &Context) -> Result<()> {
     let (machine, wanted) = words_given.read()?;
     change(machine, "devbox port remove", ctx, async |qmp, instance, record| {
-        let wish = wanted.bound();
-        let leads = |f: &&BoundForward| same(f, &wish) && f.guest == wish.guest;
-        let Some(forward) = record.forwards.iter().find(leads).cloned() else {
-            return Err(Error::failed(format!(
-                "`{}` has no forward from {}:{} to {} port {}",
-                instance.name(),
-                wish.host_ip,
-                wish.host,
-                wish.protocol.as_str(),
-                wish.guest
-            ))
-            .hint("See those that it has with `devbox port`."));
-        };
-        if forward.guest == SSH_PORT && record.ssh_port() == Some(forward.host) {
-            return Err(Error::failed(format!(
-                "port {} is the one that `devbox ssh` uses",
-                forward.host
-            ))
-            .hint("Leave it; it listens on this host alone."));
+        for wish in wanted.bound() {
+            remove_one(qmp, instance, record, &wish, ctx).await?;
         }
-        ports::remove(qmp, &forward).await?;
-        // At the last start it may have moved to another port than it was added with.
-        let came_from = |added: &BoundForward| {
-            let wished =
-                BoundForward { host: forward.wished.unwrap_or(forward.host), ..forward.clone() };
-            same(added, &forward) || same(added, &wished)
-        };
-        let by_hand = record.added.iter().any(came_from);
-        record.forwards.retain(|f| !same(f, &forward));
-        record.added.retain(|f| !came_from(f));
-        instance.save(record)?;
-        let back = if by_hand { "" } else { "; the spec has it, so the next start makes it again" };
-        ctx.events
-            .note(format!("{}:{} leads nowhere any more{back}", forward.host_ip, forward.host));
         Ok(())
     })
+}
+
+async fn remove_one(
+    qmp: &Qmp,
+    instance: &Instance,
+    record: &mut Record,
+    wish: &BoundForward,
+    ctx: &Context,
+) -> Result<()> {
+    let leads = |f: &&BoundForward| same(f, wish) && f.guest == wish.guest;
+    let Some(forward) = record.forwards.iter().find(leads).cloned() else {
+        return Err(Error::failed(format!(
+            "`{}` has no forward from {}:{} to {} port {}",
+            instance.name(),
+            wish.host_ip,
+            wish.host,
+            wish.protocol.as_str(),
+            wish.guest
+        ))
+        .hint("See those that it has with `devbox port`."));
+    };
+    if forward.guest == SSH_PORT && record.ssh_port() == Some(forward.host) {
+        let what = format!("port {} is the one that `devbox ssh` uses", forward.host);
+        return Err(Error::failed(what).hint("Leave it; it listens on this host alone."));
+    }
+    ports::remove(qmp, &forward).await?;
+    // At the last start it may have moved to another port than it was added with.
+    let came_from = |added: &BoundForward| {
+        let wished =
+            BoundForward { host: forward.wished.unwrap_or(forward.host), ..forward.clone() };
+        same(added, &forward) || same(added, &wished)
+    };
+    let by_hand = record.added.iter().any(came_from);
+    record.forwards.retain(|f| !same(f, &forward));
+    record.added.retain(|f| !came_from(f));
+    instance.save(record)?;
+    let back = if by_hand { "" } else { "; the spec has it, so the next start makes it again" };
+    ctx.events.note(format!("{}:{} leads nowhere any more{back}", forward.host_ip, forward.host));
+    Ok(())
 }
 
 /// Whether both are the same listener on the host.
@@ -189,28 +200,39 @@ fn change(
     })
 }
 
-/// A forward on the command line.
+/// Forwards on the command line: one, or as many as both ranges have ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Forward {
+struct Forwards {
     host_ip: Ipv4Addr,
-    host: u16,
-    guest: u16,
+    host: RangeInclusive<u16>,
+    guest: RangeInclusive<u16>,
     protocol: Protocol,
 }
 
-impl Forward {
-    fn bound(&self) -> BoundForward {
-        BoundForward {
-            guest: self.guest,
-            host: self.host,
-            wished: Some(self.host),
+impl Forwards {
+    fn bound(&self) -> impl Iterator<Item = BoundForward> {
+        self.host.clone().zip(self.guest.clone()).map(|(host, guest)| BoundForward {
+            guest,
+            host,
+            wished: Some(host),
             host_ip: self.host_ip,
             protocol: self.protocol,
-        }
+        })
     }
 }
 
-impl FromStr for Forward {
+/// `8080`, or `8000-8010`.
+fn range(word: &str) -> Option<RangeInclusive<u16>> {
+    let port = |word: &str| {
+        let digits = word.bytes().all(|b| b.is_ascii_digit());
+        word.parse::<u16>().ok().filter(|port| *port > 0 && digits)
+    };
+    let (first, last) = word.split_once('-').unwrap_or((word, word));
+    let range = port(first)?..=port(last)?;
+    (!range.is_empty()).then_some(range)
+}
+
+impl FromStr for Forwards {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
@@ -230,11 +252,12 @@ impl FromStr for Forward {
             [ip, host, guest] => (ip.parse().map_err(|_| bad())?, host, guest),
             _ => return Err(bad()),
         };
-        let port = |word: &str| match word.parse::<u16>() {
-            Ok(port) if port > 0 && word.bytes().all(|b| b.is_ascii_digit()) => Ok(port),
-            _ => Err(bad()),
-        };
-        Ok(Forward { host_ip: ip, host: port(host)?, guest: port(guest)?, protocol })
+        let (Some(host), Some(guest)) = (range(host), range(guest)) else { return Err(bad()) };
+        if host.len() != guest.len() {
+            let what = format!("{} ports cannot lead to {}", host.len(), guest.len());
+            return Err(Error::usage(what).hint("Name as many on both sides: `8000-8009:80-89`."));
+        }
+        Ok(Forwards { host_ip: ip, host, guest, protocol })
     }
 }
 
@@ -244,16 +267,34 @@ mod tests {
 
     #[test]
     fn forwards_are_two_ports_with_an_address_and_a_protocol() {
-        let of = |text: &str| text.parse::<Forward>();
+        let of = |text: &str| text.parse::<Forwards>();
         let plain = of("8080:80").expect("read");
-        assert_eq!((plain.host_ip, plain.host, plain.guest), (Ipv4Addr::LOCALHOST, 8080, 80));
+        assert_eq!(
+            (plain.host_ip, plain.host, plain.guest),
+            (Ipv4Addr::LOCALHOST, 8080..=8080, 80..=80)
+        );
+        let many = of("8000-8002:80-82").expect("read");
+        let pairs: Vec<_> = many.bound().map(|f| (f.host, f.guest)).collect();
+        assert_eq!(pairs, [(8000, 80), (8001, 81), (8002, 82)]);
         assert_eq!(plain.protocol, Protocol::Tcp);
         let full = of("0.0.0.0:53:5353/udp").expect("read");
         assert_eq!((full.host_ip, full.protocol), (Ipv4Addr::UNSPECIFIED, Protocol::Udp));
-        assert_eq!(of("1:2/tcp").expect("read").guest, 2);
+        assert_eq!(of("1:2/tcp").expect("read").guest, 2..=2);
         for bad in [
-            "", "80", "80:", "0:80", "80:0", "+1:2", "65536:1", "1:2:3", "a:1:2", "1:2/sctp",
+            "",
+            "80",
+            "80:",
+            "0:80",
+            "80:0",
+            "+1:2",
+            "65536:1",
+            "1:2:3",
+            "a:1:2",
+            "1:2/sctp",
             "::1:1:2",
+            "8000-8001:80",
+            "9-8:9-8",
+            "1-:1-",
         ] {
             assert_eq!(of(bad).expect_err(bad).kind(), crate::error::Kind::Usage);
         }

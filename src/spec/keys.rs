@@ -142,6 +142,8 @@ keys! {
     PORT_GUEST: "guest", PORT, Required, "Port in the guest.";
     /// `machine.ports.host`.
     PORT_HOST: "host", PORT, Default("a free one"), "Port on the host.";
+    /// `machine.ports.count`.
+    PORT_COUNT: "count", Shape::Integer(1, 1000), Default("1"), "How many ports in a row: this one and those behind it, on both sides.";
     /// `machine.ports.host_ip`.
     PORT_HOST_IP: "host_ip", Shape::Text(&grammar::IPV4), Default("127.0.0.1"), "Address of the host on which the port listens. `0.0.0.0` opens it to the network.";
     /// `machine.ports.protocol`.
@@ -361,5 +363,12 @@ pub static PERSONAL_MACHINES_TABLE: Table = Table {
 pub static PORTS_TABLE: Table = Table {
     path: "machine.ports",
     about: "A port of the guest that the host forwards.",
-    keys: &[&PORT_GUEST, &PORT_HOST, &PORT_HOST_IP, &PORT_PROTOCOL, &PORT_AUTO_CORRECT],
+    keys: &[
+        &PORT_GUEST,
+        &PORT_HOST,
+        &PORT_COUNT,
+        &PORT_HOST_IP,
+        &PORT_PROTOCOL,
+        &PORT_AUTO_CORRECT,
+    ],
 };

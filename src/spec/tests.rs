@@ -388,3 +388,30 @@ fn mutated_specs_never_panic_and_never_fail_without_a_reason() {
         }
     });
 }
+
+#[test]
+fn ports_in_a_row_are_as_many_forwards() {
+    let spec = |ports: &str| {
+        let text = format!(
+            "name = \"x\"\nversion = \"1.0.0\"\n[source]\ntype = \"packages\"\nsuite = \"bookworm\"\n{ports}"
+        );
+        parse(&text, Path::new("devbox.toml"), folder().path())
+    };
+    let row = "[[machine.ports]]\nguest = 80\nhost = 8000\ncount = 3\n";
+    let ports = spec(row).expect("a spec").machines[0].ports.clone();
+    let pairs: Vec<_> = ports.iter().map(|p| (p.host.expect("a port"), p.guest)).collect();
+    assert_eq!(pairs, [(8000, 80), (8001, 81), (8002, 82)]);
+    let free = spec("[[machine.ports]]\nguest = 80\ncount = 2\n").expect("a spec");
+    assert!(free.machines[0].ports.iter().all(|p| p.host.is_none()));
+    for (more, word) in [
+        (
+            "[[machine.ports]]\nguest = 1\nhost = 8002\n",
+            "8002 of the host is taken by machine.ports[0]",
+        ),
+        ("[[machine.ports]]\nguest = 65530\ncount = 10\n", "would be beyond 65535"),
+    ] {
+        let problems = spec(&format!("{row}{more}")).expect_err(more);
+        let problems = format!("{problems:?}");
+        assert!(problems.contains(word), "{problems}");
+    }
+}

@@ -101,10 +101,12 @@ pub(super) fn personal_keys_of(
 }
 
 fn ports(table: &Reader<'_, '_>, c: &mut Collector) -> Vec<PortForward> {
-    let mut ports: Vec<PortForward> = vec![];
+    // Each with the number of its table.
+    let mut ports: Vec<(usize, PortForward)> = vec![];
     for (i, port) in table.tables(&keys::PORTS, c).into_iter().enumerate() {
-        let guest = port.integer(&keys::PORT_GUEST, c).and_then(|at| u16::try_from(at.value).ok());
+        let guest = port.integer(&keys::PORT_GUEST, c);
         let host = port.integer(&keys::PORT_HOST, c);
+        let count = port.integer(&keys::PORT_COUNT, c);
         let host_ip = port.text(&keys::PORT_HOST_IP, c).and_then(|at| at.value.parse().ok());
         let host_ip = host_ip.unwrap_or(Ipv4Addr::LOCALHOST);
         let protocol = match port.text(&keys::PORT_PROTOCOL, c).as_ref().map(|at| at.value.as_str())
@@ -113,25 +115,40 @@ fn ports(table: &Reader<'_, '_>, c: &mut Collector) -> Vec<PortForward> {
             _ => Protocol::Tcp,
         };
         let auto_correct = port.boolean(&keys::PORT_AUTO_CORRECT, c).unwrap_or(true);
-        let number = host.as_ref().and_then(|at| u16::try_from(at.value).ok());
-        let forward = PortForward {
-            guest: guest.unwrap_or(0),
-            host: number,
-            host_ip,
-            protocol,
-            auto_correct,
-        };
-        if let Some(at) = &host
-            && let Some(before) = ports.iter().position(|p| collide(p, &forward))
+        let last = count.as_ref().map_or(0, |at| at.value.max(1) - 1);
+        if let Some(at) = &count
+            && [&guest, &host]
+                .into_iter()
+                .flatten()
+                .any(|first| first.value + last > u16::MAX.into())
         {
-            let list = table.path_of(keys::PORTS.name);
-            let what = format!("port {} of the host is taken by {list}[{before}]", at.value);
+            let what = format!("the last of {} ports would be beyond {}", at.value, u16::MAX);
             c.report(&at.path, at.span.clone(), what).hint =
-                Some("Choose another port, or leave `host` out to get a free one.".to_owned());
+                Some("Forward fewer, or begin lower.".to_owned());
+            continue;
         }
-        debug_assert_eq!(ports.len(), i);
-        ports.push(forward);
+        for n in 0..=last {
+            let number = |first: i64| u16::try_from(first + n).ok();
+            let forward = PortForward {
+                guest: guest.as_ref().and_then(|at| number(at.value)).unwrap_or(0),
+                host: host.as_ref().and_then(|at| number(at.value)),
+                host_ip,
+                protocol,
+                auto_correct,
+            };
+            if let (Some(at), Some(taken)) = (&host, forward.host)
+                && let Some((before, _)) = ports.iter().find(|(_, p)| collide(p, &forward))
+            {
+                let list = table.path_of(keys::PORTS.name);
+                let what = format!("port {taken} of the host is taken by {list}[{before}]");
+                c.report(&at.path, at.span.clone(), what).hint =
+                    Some("Choose another port, or leave `host` out to get a free one.".to_owned());
+                break;
+            }
+            ports.push((i, forward));
+        }
     }
+    let mut ports: Vec<PortForward> = ports.into_iter().map(|(_, port)| port).collect();
     // A port without a number in the guest was reported.
     ports.retain(|p| p.guest != 0);
     ports
