@@ -39,6 +39,17 @@ pub(super) enum Came {
     Started,
 }
 
+/// Where the guest comes from that is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// Its firmware was started here.
+    Firmware,
+    /// It was restored from a template here.
+    Template,
+    /// It was there: a devbox that is gone had started it, one way or the other.
+    Found,
+}
+
 /// One machine on its way up; its lock is held.
 pub(super) struct Start<'a> {
     pub(super) spec: &'a Spec,
@@ -178,7 +189,7 @@ impl Start<'_> {
         record.unfinished = false;
         self.instance.save(&record).map_err(Unrestored::Failed)?;
         self.events.done(format!("`{name}` goes on from the template, as itself"), start.elapsed());
-        self.wait(&mut machine, record, true).await.map_err(Unrestored::Failed)
+        self.wait(&mut machine, record, Origin::Template).await.map_err(Unrestored::Failed)
     }
 
     /// Replaces what the guest has of its template.
@@ -306,7 +317,7 @@ impl Start<'_> {
             return Ok(false);
         }
         self.events.phase(format!("Waiting for `{name}`, which was started before"));
-        self.wait(&mut machine, record.clone(), false).await?;
+        self.wait(&mut machine, record.clone(), Origin::Found).await?;
         Ok(true)
     }
 
@@ -327,7 +338,7 @@ impl Start<'_> {
         let launched = self.launch(&mut record, None).await;
         let mut machine = launched.map_err(Unrestored::into_inner)?;
         crash::point("up.started");
-        self.wait(&mut machine, record, false).await
+        self.wait(&mut machine, record, Origin::Firmware).await
     }
 
     /// What this host runs guests by; said once, for all machines.
@@ -374,11 +385,11 @@ impl Start<'_> {
 
     /// Waits until the guest is ready, and records that this process was seen ready. After Ctrl-C the
     /// machine is switched off; after a timeout it stays, since the cause is inside.
-    async fn wait(&self, machine: &mut Machine, mut record: Record, warm: bool) -> Result<()> {
+    async fn wait(&self, machine: &mut Machine, mut record: Record, origin: Origin) -> Result<()> {
         let (start, name) = (Instant::now(), self.instance.name());
         let timeout = self.timeout();
         let client = self.instance.client(&record)?;
-        let probes = self.probes(&client, warm);
+        let probes = self.probes(&client, origin);
         let mut ended = machine.wait_ready(&probes, timeout, self.run.cancel).await;
         if ended.is_ok() && self.identify_clone(machine, &mut record).await? {
             // Its ssh server has another key now, and starts anew.
@@ -447,14 +458,17 @@ impl Start<'_> {
 
     /// What has to be seen of the guest. One that was restored writes nothing on its console, and its
     /// cloud-init had finished before it was saved.
-    fn probes(&self, client: &Client, warm: bool) -> Vec<Probe> {
-        let mut probes = if warm { vec![] } else { vec![ready::serial_probe()] };
+    fn probes(&self, client: &Client, origin: Origin) -> Vec<Probe> {
         let [banner, login] = ready::ssh_probes(client);
-        match (self.options.wait, warm) {
-            (Wait::Boot, true) => {}
-            (Wait::Boot, false) => probes.push(banner),
-            (Wait::Ssh, _) | (Wait::Ready, true) => probes.extend([banner, login]),
-            (Wait::Ready, false) => {
+        let mut probes = match origin {
+            Origin::Firmware => vec![ready::serial_probe()],
+            Origin::Template | Origin::Found => vec![],
+        };
+        match (self.options.wait, origin) {
+            (Wait::Boot, Origin::Template) => {}
+            (Wait::Boot, _) => probes.push(banner),
+            (Wait::Ssh, _) | (Wait::Ready, Origin::Template) => probes.extend([banner, login]),
+            (Wait::Ready, _) => {
                 probes.extend([banner, login, ready::cloud_init_probe(client)]);
             }
         }

@@ -94,14 +94,23 @@ pub(super) async fn wake(
     events: &Events,
 ) -> Result<Woken> {
     let (start, name) = (Instant::now(), instance.name());
-    let (machine, record) = match attached(instance, &record, events).await? {
+    let machine = match attached(instance, &record, events).await? {
         Some(machine) => {
-            if !machine.paused().await? {
-                return Ok(Woken::WasAwake);
+            let paused = machine.paused().await?;
+            // A devbox was killed while it suspended this machine to disk, or resumed it from there:
+            // what was saved is older than what runs.
+            let Some(saved) = record.suspended.clone() else {
+                if !paused {
+                    return Ok(Woken::WasAwake);
+                }
+                return go_on(instance, machine, start, run, events).await;
+            };
+            let ready = ready_again(&machine, &saved);
+            instance.save(&Record { suspended: None, ready, ..record })?;
+            if paused {
+                return go_on(instance, machine, start, run, events).await;
             }
-            hooks("before-resume", instance, run, events).await?;
-            machine.go_on().await?;
-            (machine, record)
+            machine
         }
         None => {
             let Some(saved) = record.suspended.clone() else { return Ok(Woken::Off) };
@@ -111,14 +120,37 @@ pub(super) async fn wake(
                 snapshot::start(instance, record, &saved, SUSPENDED, run, events).await?;
             record.suspended = None;
             instance.save(&record)?;
-            (machine, record)
+            machine
         }
     };
-    set_clock(&machine, events).await;
+    awake(instance, &machine, start, run, events).await
+}
+
+/// A machine that stands still in memory.
+async fn go_on(
+    instance: &Instance,
+    machine: Machine,
+    start: Instant,
+    run: Run<'_>,
+    events: &Events,
+) -> Result<Woken> {
+    hooks("before-resume", instance, run, events).await?;
+    machine.go_on().await?;
+    awake(instance, &machine, start, run, events).await
+}
+
+/// What is to be done once the guest goes on.
+async fn awake(
+    instance: &Instance,
+    machine: &Machine,
+    start: Instant,
+    run: Run<'_>,
+    events: &Events,
+) -> Result<Woken> {
+    let name = instance.name();
+    set_clock(machine, events).await;
     // Of an earlier time to disk, also of one that a crash kept from being finished.
-    if record.suspended.is_none() {
-        machine.delete_snapshot(SUSPENDED).await?;
-    }
+    machine.delete_snapshot(SUSPENDED).await?;
     events.done(format!("`{name}` goes on"), start.elapsed());
     hooks("after-resume", instance, run, events).await?;
     Ok(Woken::Yes)

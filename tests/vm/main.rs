@@ -8,6 +8,7 @@ mod containers;
 mod faults;
 mod faulty_images;
 mod faulty_network;
+mod killed;
 mod machines;
 mod main_job;
 mod mirror;
