@@ -100,6 +100,7 @@ impl Numbers {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "where it was killed explains a failed run")]
 fn the_next_command_works_wherever_devbox_is_killed() {
     let all = std::env::var("DEVBOX_KILLS").is_ok_and(|kills| kills == "all");
     let seed = std::env::var("DEVBOX_SEED").map_or(1, |seed| seed.parse().expect("a number"));
@@ -118,7 +119,7 @@ fn the_next_command_works_wherever_devbox_is_killed() {
             // One in each part of the way, at a place in it that the seed chooses.
             let part = calls.div_ceil(chosen);
             let point = (n * part + numbers.below(part)).clamp(1, calls);
-            println!("{}: call {point} of {calls}, seed {seed}", job.name);
+            eprintln!("{}: call {point} of {calls}, seed {seed}", job.name);
             all_end_well(&project, job.before);
             kill_at(&project, job.killed, point);
             all_end_well(&project, job.after);

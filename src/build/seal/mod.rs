@@ -154,7 +154,9 @@ impl Seal<'_> {
 }
 
 /// The kernel's command line for the seal: the entry's own, then ours, since the last word wins.
-/// The last `console` is the one that the shell writes to.
+/// The last `console` is the one that the shell writes to. Without `no_timer_check` (the kernel's
+/// kernel-parameters.txt) a guest that is emulated on a busy host misses its first timer interrupts
+/// now and then, and panics.
 fn append(cmdline: &str) -> String {
     let own: Vec<&str> = cmdline
         .split_whitespace()
@@ -162,7 +164,7 @@ fn append(cmdline: &str) -> String {
         .filter(|word| !word.starts_with("init=") && !word.starts_with("rdinit="))
         .collect();
     format!(
-        "{} rw quiet console=ttyS0,115200 panic=-1 init=/bin/sh -- -c \"{FIND}\"",
+        "{} rw quiet no_timer_check console=ttyS0,115200 panic=-1 init=/bin/sh -- -c \"{FIND}\"",
         own.join(" ")
     )
 }
@@ -174,7 +176,7 @@ mod tests {
     #[test]
     fn the_entrys_words_come_first_and_its_init_is_left_out() {
         let line = append("root=UUID=x ro init=/sbin/other console=tty0 -- single");
-        assert!(line.starts_with("root=UUID=x ro console=tty0 rw quiet console=ttyS0,115200 "));
+        assert!(line.starts_with("root=UUID=x ro console=tty0 rw quiet no_timer_check console=ttyS0,115200 "));
         assert!(line.contains(" init=/bin/sh -- -c \"mount -t proc"));
         assert_eq!(line.matches('"').count(), 2, "the kernel takes quotes apart by pairs");
         assert_eq!(line.matches("init=").count(), 1);
