@@ -176,7 +176,9 @@ mod tests {
     #[test]
     fn the_entrys_words_come_first_and_its_init_is_left_out() {
         let line = append("root=UUID=x ro init=/sbin/other console=tty0 -- single");
-        assert!(line.starts_with("root=UUID=x ro console=tty0 rw quiet no_timer_check console=ttyS0,115200 "));
+        assert!(line.starts_with(
+            "root=UUID=x ro console=tty0 rw quiet no_timer_check console=ttyS0,115200 "
+        ));
         assert!(line.contains(" init=/bin/sh -- -c \"mount -t proc"));
         assert_eq!(line.matches('"').count(), 2, "the kernel takes quotes apart by pairs");
         assert_eq!(line.matches("init=").count(), 1);
