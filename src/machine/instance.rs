@@ -217,6 +217,7 @@ impl Instance {
             shape: None,
             overrides: vec![],
             provisioned: std::collections::BTreeMap::new(),
+            host_settings: None,
             suspended: None,
             snapshots: std::collections::BTreeMap::new(),
         };

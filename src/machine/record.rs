@@ -69,6 +69,9 @@ pub struct Record {
     /// What was done in it by `[[provision]]`: its name, and the digest of script and variables.
     #[serde(default)]
     pub provisioned: BTreeMap<String, String>,
+    /// The digest of what it has of its host's settings; none if it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_settings: Option<String>,
     /// Its memory is saved in its disk as [`SUSPENDED`], and it goes on from there.
     #[serde(default)]
     pub suspended: Option<Saved>,

@@ -9,6 +9,7 @@ pub mod clone;
 pub mod compact;
 mod hardware;
 mod hooks;
+mod host_settings;
 mod order;
 pub mod provision;
 mod reconcile;

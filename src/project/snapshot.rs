@@ -75,7 +75,12 @@ pub async fn restore(instance: &Instance, name: &str, run: Run<'_>) -> Result<Th
     let _lock = instance.lock("devbox snapshot")?;
     let record = record(instance)?;
     let saved = find(instance, &record, name)?.clone();
-    let record = Record { provisioned: saved.provisioned.clone(), ..record };
+    let record = Record {
+        provisioned: saved.provisioned.clone(),
+        // What the guest had of its host then is not known: the next `up` hands it over again.
+        host_settings: record.host_settings.map(|_| String::new()),
+        ..record
+    };
     run.events.phase(format!("Going back to `{name}`"));
     let machine = attached(instance, &record, run.events).await?;
     if saved.shape.is_none() {

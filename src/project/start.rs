@@ -19,6 +19,7 @@ use crate::machine::template::{Template, Templates};
 use crate::machine::{Machine, Unrestored, accel, ready};
 use crate::project::bundle::{self, About};
 use crate::project::hooks::hooks;
+use crate::project::host_settings::hand_over;
 use crate::project::provision::provision;
 use crate::project::suspend::{self, Woken};
 use crate::project::up::{Options, Wait};
@@ -428,6 +429,8 @@ impl Start<'_> {
 
     /// Does what of `[[provision]]` is due; the machine goes on where it fails, since the cause is inside.
     async fn provision(&self, mut record: Record) -> Result<()> {
+        let (machine, instance) = (self.machine, &self.instance);
+        hand_over(machine, instance, &mut record, self.run, &self.events).await?;
         let which = &self.options.provision;
         let done =
             provision(self.spec, &self.instance, &mut record, which, self.run, &self.events).await;

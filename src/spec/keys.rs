@@ -133,6 +133,10 @@ keys! {
     USER: "user", Shape::Text(&grammar::USER), Default("dev"), "The account that is made at the first boot, and that `devbox ssh` enters.";
     /// `machine.timeout`.
     MACHINE_TIMEOUT: "timeout", TIMEOUT, Default("10m"), "How long `devbox up` waits until the machine is ready.";
+    /// `machine.proxy`.
+    MACHINE_PROXY: "proxy", Shape::Boolean, Default("false"), "Hand over the proxies of the environment that `devbox up` runs in; one on the host's loopback too.";
+    /// `machine.certificates`.
+    MACHINE_CERTIFICATES: "certificates", Shape::Boolean, Default("false"), "Let the machine trust the certificates that were added to this host.";
     /// `machine.ports`.
     PORTS: "ports", Shape::List(&PORTS_TABLE), Default("none"), "Ports of the guest that the host forwards.";
 }
@@ -312,7 +316,7 @@ pub static SEAL_TABLE: Table = Table {
 /// The keys of `[machine]`, which `[machines.NAME]` has too, behind `more`.
 macro_rules! machine_keys {
     ($($more:expr),*) => {
-        &[$($more,)* &CPUS, &MEMORY, &MACHINE_DISK, &FIRMWARE, &USER, &MACHINE_TIMEOUT, &PORTS]
+        &[$($more,)* &CPUS, &MEMORY, &MACHINE_DISK, &FIRMWARE, &USER, &MACHINE_TIMEOUT, &MACHINE_PROXY, &MACHINE_CERTIFICATES, &PORTS]
     };
 }
 
@@ -349,14 +353,30 @@ pub static PERSONAL: Table = Table {
 pub static PERSONAL_MACHINE_TABLE: Table = Table {
     path: "machine",
     about: "What this person's host gives each machine.",
-    keys: &[&CPUS, &MEMORY, &MACHINE_DISK, &MACHINE_TIMEOUT, &PORTS],
+    keys: &[
+        &CPUS,
+        &MEMORY,
+        &MACHINE_DISK,
+        &MACHINE_TIMEOUT,
+        &MACHINE_PROXY,
+        &MACHINE_CERTIFICATES,
+        &PORTS,
+    ],
 };
 
 /// `[machines.NAME]` of personal settings.
 pub static PERSONAL_MACHINES_TABLE: Table = Table {
     path: "machines.NAME",
     about: "The same for one machine.",
-    keys: &[&CPUS, &MEMORY, &MACHINE_DISK, &MACHINE_TIMEOUT, &PORTS],
+    keys: &[
+        &CPUS,
+        &MEMORY,
+        &MACHINE_DISK,
+        &MACHINE_TIMEOUT,
+        &MACHINE_PROXY,
+        &MACHINE_CERTIFICATES,
+        &PORTS,
+    ],
 };
 
 /// `[[machine.ports]]`.

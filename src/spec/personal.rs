@@ -111,6 +111,9 @@ fn differences(old: &Machine, new: &Machine) -> Vec<(&'static str, String)> {
     add("memory", old.memory != new.memory, size_text(new.memory));
     add("disk", old.disk != new.disk, size(new.disk));
     add("timeout", old.timeout != new.timeout, format!("{}s", new.timeout.as_secs()));
+    add("proxy", old.proxy != new.proxy, new.proxy.to_string());
+    let certificates = new.certificates.to_string();
+    add("certificates", old.certificates != new.certificates, certificates);
     let ports: Vec<String> = new.ports.iter().map(shown).collect();
     add("ports", old.ports != new.ports, ports.join(", "));
     all

@@ -264,6 +264,10 @@ pub struct Machine {
     pub user: String,
     /// `timeout` of `up`, until the machine is ready; 10 minutes by default, since an emulated guest is slow.
     pub timeout: Duration,
+    /// `proxy`: whether it takes over the host's proxies; false by default.
+    pub proxy: bool,
+    /// `certificates`: whether it trusts the certificates that were added to the host; false by default.
+    pub certificates: bool,
     /// `[[machine.ports]]`.
     pub ports: Vec<PortForward>,
 }

@@ -58,3 +58,34 @@ fn own_settings_reach_the_machine_are_shown_and_need_a_restart() {
     assert_eq!(guest(&project, "nproc"), "1");
     project.clear();
 }
+
+#[test]
+fn a_machine_takes_over_the_proxies_of_its_host_where_that_is_wanted() {
+    let project = Project::on_the_tiny_box("proxied").with_env("no_proxy", "");
+    let environment = |project: &Project| {
+        exits(&mut project.devbox(&["ssh", "-c", "cat /etc/environment || :"]), 0).out
+    };
+    let up = |project: &Project, proxy: &str| {
+        let mut command = project.devbox(&["up"]);
+        let variables = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "NO_PROXY"];
+        for name in variables {
+            command.env_remove(name);
+        }
+        exits(command.env("https_proxy", proxy), 0).err
+    };
+    let proxy = "http://me:secret@localhost:3128";
+    up(&project, proxy);
+    assert_eq!(environment(&project), "", "nothing unless it is asked for");
+    let local = project.dir().join("devbox.local.toml");
+    std::fs::write(&local, "[machine]\nproxy = true\n").expect("written");
+    let said = up(&project, proxy);
+    assert!(said.contains("https_proxy=http://me:***@10.0.2.2:3128/"), "{said}");
+    let found = environment(&project);
+    assert!(found.contains("\nHTTPS_PROXY=http://me:secret@10.0.2.2:3128/\n"), "{found}");
+    // The same again is nothing to do; another network has none.
+    assert!(!up(&project, proxy).contains("https_proxy"));
+    let said = up(&project, "");
+    assert!(said.contains("no settings of this host any more"), "{said}");
+    assert_eq!(environment(&project), "");
+    project.clear();
+}

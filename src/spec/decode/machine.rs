@@ -33,6 +33,8 @@ pub(super) fn machine(
         firmware: Firmware::Bios,
         user: ACCOUNT.to_owned(),
         timeout: TIMEOUT,
+        proxy: false,
+        certificates: false,
         ports: vec![],
     };
     if !top.has(&keys::MACHINE) {
@@ -93,6 +95,12 @@ pub(super) fn personal_keys_of(
     }
     if let Some(timeout) = table.duration(&keys::MACHINE_TIMEOUT, c) {
         machine.timeout = timeout;
+    }
+    if let Some(proxy) = table.boolean(&keys::MACHINE_PROXY, c) {
+        machine.proxy = proxy;
+    }
+    if let Some(certificates) = table.boolean(&keys::MACHINE_CERTIFICATES, c) {
+        machine.certificates = certificates;
     }
     if table.has(&keys::PORTS) {
         machine.ports = ports(table, c);
