@@ -18,6 +18,7 @@ pub const POINTS: &[&str] = &[
     "template.staged",
     "up.restored",
     "up.identified",
+    "network.recorded",
     "suspend.saved",
     "suspend.recorded",
     "snapshot.saved",

@@ -10,6 +10,7 @@
 //! | [`spec`] | `devbox.toml`: types, parse, defaults, validate (all problems at once), schema |
 //! | [`source`] | inputs to verified bytes: a disk from packages, or a fetched image |
 //! | [`project`] | the machines of one project: which there are, how they come up and go down together |
+//! | [`helper`] | the process beside a project's machines: their switch, their clocks |
 //! | [`build`] | runs a spec: boot, steps, seal, outputs |
 //! | [`guest`] | the inside of a guest: cloud-init seed, ssh, agent |
 //! | [`machine`] | one virtual machine: config, argv, process, QMP, ports, readiness, stop |
@@ -18,7 +19,7 @@
 //! | [`store`] | boxes on disk, as an OCI image layout |
 //! | [`host`], [`exec`], [`digest`], [`event`], [`error`], [`ui`], [`crash`] | leaves |
 //!
-//! Who may call whom: `cli` -> `project` -> `build`, `machine`, `parity`, `store` -> `spec`, `source`, `guest`,
+//! Who may call whom: `cli` -> `project` -> `helper`, `build`, `machine`, `parity`, `store` -> `spec`, `source`, `guest`,
 //! `image` -> leaves. `machine` knows no spec, store or build. `image` and `parity` start no program
 //! and no machine. Only [`ui`] prints, only `main` exits, only [`exec`] and `machine::process` start
 //! programs.
@@ -31,6 +32,7 @@ pub mod error;
 pub mod event;
 pub mod exec;
 pub mod guest;
+pub mod helper;
 pub mod host;
 pub mod image;
 pub mod machine;

@@ -60,6 +60,7 @@ fn config(disk: Disk, firmware: Firmware) -> Config {
         lifetime: Lifetime::WithParent,
         agent: false,
         spare_slots: 0,
+        card: None,
         memory_file: None,
         incoming: None,
     }

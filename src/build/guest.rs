@@ -86,6 +86,7 @@ impl Guest {
             lifetime: Lifetime::WithParent,
             agent: false,
             spare_slots: 0,
+            card: None,
             memory_file: None,
             incoming: None,
         };

@@ -3,11 +3,12 @@
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cli::{Context, completions::machines, machine as shared};
 use crate::error::{Error, Result, exit};
+use crate::helper::place::Place;
 use crate::machine::serial::plain;
 use crate::ui;
 use clap_complete::engine::ArgValueCandidates;
@@ -31,6 +32,9 @@ pub(crate) struct Args {
     /// What QEMU itself said instead
     #[arg(long)]
     qemu: bool,
+    /// What the helper of the project did instead: its switch, its clocks
+    #[arg(long, conflicts_with = "qemu")]
+    helper: bool,
     /// Only the last lines
     #[arg(long, short = 'n', value_name = "NUMBER")]
     lines: Option<usize>,
@@ -38,13 +42,7 @@ pub(crate) struct Args {
 
 /// What a guest writes is hostile to a terminal: its control codes are left out.
 pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
-    let (instance, _) = shared::one(ctx, args.machine.as_deref())?;
-    let files = instance.files();
-    let path = if args.qemu { files.qemu_log() } else { files.serial_log() };
-    if !path.exists() && !args.follow {
-        return Err(Error::failed(format!("`{}` was never started", instance.name()))
-            .hint("Start it with `devbox up`."));
-    }
+    let path = if args.helper { of_helper(ctx)? } else { of_machine(&args, ctx)? };
     let mut log = Log::new(&path);
     let mut from_end = args.lines;
     loop {
@@ -55,6 +53,27 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
         }
         std::thread::sleep(PAUSE);
     }
+}
+
+fn of_machine(args: &Args, ctx: &Context) -> Result<PathBuf> {
+    let (instance, _) = shared::one(ctx, args.machine.as_deref())?;
+    let files = instance.files();
+    let path = if args.qemu { files.qemu_log() } else { files.serial_log() };
+    if !path.exists() && !args.follow {
+        return Err(Error::failed(format!("`{}` was never started", instance.name()))
+            .hint("Start it with `devbox up`."));
+    }
+    Ok(path)
+}
+
+fn of_helper(ctx: &Context) -> Result<PathBuf> {
+    let project = shared::project(ctx)?;
+    let folder = project.members().first().map(|member| member.instance.project());
+    let log = folder.map(|folder| Place::of(&ctx.paths, folder).log()).filter(|log| log.exists());
+    log.ok_or_else(|| {
+        Error::failed("no helper runs beside the machines of this project")
+            .hint("Start them with `devbox up`.")
+    })
 }
 
 /// A log that grows, and that a restart puts a new one in place of.

@@ -13,6 +13,7 @@ mod digest;
 mod doctor;
 mod exec;
 mod halt;
+mod helper;
 mod init;
 mod limits;
 mod list;
@@ -115,6 +116,8 @@ enum Verb {
     Digest(digest::Args),
     Manifest(manifest::Args),
     Completions(completions::Args),
+    #[command(hide = true)]
+    Helper(helper::Args),
 }
 
 impl Verb {
@@ -273,6 +276,7 @@ fn run(cli: Cli) -> Result<u8> {
         Verb::Screenshot(args) => screenshot::run(args, &ctx),
         Verb::Box(args) => boxes::run(args, &ctx),
         Verb::Completions(args) => completions::run(args, &ctx),
+        Verb::Helper(args) => helper::run(args, &ctx),
         Verb::Doctor(args) => doctor::run(args, &ctx),
         Verb::Bundle(args) => bundle::run(args, &ctx),
     };

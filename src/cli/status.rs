@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{Context, completions::machines, machine as shared};
 use crate::error::{Result, exit};
+use crate::helper;
 use crate::project::status::Status;
 use crate::project::{Member, select};
 use crate::ui;
@@ -34,11 +35,18 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
         // The rest of an interrupted making that the spec does not name either is no machine.
         .filter(|(member, status)| member.in_spec == Some(true) || status.state != "absent")
         .collect();
+    let folder = project.members().first().map(|member| member.instance.project());
+    let helper = folder.is_some_and(|folder| helper::runs(&ctx.paths, folder));
     if args.json {
         let machines: Vec<Value> =
             found.iter().map(|(m, status)| status.json(&m.instance, m.in_spec)).collect();
-        ui::line(&format!("{:#}", json!({ "schema": 1, "machines": machines })))?;
+        ui::line(&format!("{:#}", json!({ "schema": 1, "machines": machines, "helper": helper })))?;
         return Ok(exit::OK);
+    }
+    if !helper && found.iter().any(|(_, status)| status.pid.is_some()) {
+        ctx.events.warn(
+            "the helper of this project does not run: no private network, and clocks are not kept; start it with `devbox up`",
+        );
     }
     match &found[..] {
         [] => ui::line("this project has no machine; make and start it with `devbox up`")?,
@@ -60,6 +68,9 @@ fn lines(member: &Member, status: &Status) -> Vec<String> {
     let mut lines =
         vec![format!("machine  {}", member.name()), format!("state    {}", text(member, status))];
     let files = member.instance.files();
+    if let Some(address) = address(status) {
+        lines.push(format!("address  {address} in the private network"));
+    }
     if let Some(record) = &status.record {
         lines.push(format!("box      {} ({})", record.base.reference, record.base.manifest));
         lines.extend(record.overrides.iter().map(|own| format!("changed  {own}")));
@@ -90,17 +101,27 @@ fn table(found: &[(&Member, Status)]) -> Result<()> {
     };
     let names = width(&mut found.iter().map(|(m, _)| m.name().len()), "MACHINE");
     let boxes = width(&mut found.iter().map(|(_, s)| reference(s).len()), "BOX");
-    ui::line(&format!("{:names$}  {:boxes$}  {:>5}  STATE", "MACHINE", "BOX", "SSH"))?;
+    // Only where there is a private network.
+    let any = found.iter().any(|(_, status)| address(status).is_some());
+    let private = |text: String| if any { format!("{text:15}  ") } else { String::new() };
+    let title = private("ADDRESS".to_owned());
+    ui::line(&format!("{:names$}  {:boxes$}  {:>5}  {title}STATE", "MACHINE", "BOX", "SSH"))?;
     for (member, status) in found {
+        let address = private(address(status).unwrap_or_else(|| "-".to_owned()));
         let port = status.ssh_port().map_or("-".to_owned(), |port| port.to_string());
         ui::line(&format!(
-            "{:names$}  {:boxes$}  {port:>5}  {}",
+            "{:names$}  {:boxes$}  {port:>5}  {address}{}",
             member.name(),
             reference(status),
             text(member, status)
         ))?;
     }
     Ok(())
+}
+
+/// The address in the private network.
+fn address(status: &Status) -> Option<String> {
+    status.record.as_ref()?.address.map(|address| address.ip.to_string())
 }
 
 /// The state, and what is odd about the machine.

@@ -8,6 +8,7 @@ pub mod host_settings;
 pub mod identity;
 pub mod iso9660;
 pub mod keys;
+pub mod network;
 pub mod seed;
 pub mod ssh;
 pub mod work;

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::config::{Accelerator, Config, Disk, DiskFormat, Incoming, NAT_MAC, Network};
 use super::files::Files;
+use super::{card, hotplug};
 
 /// The pinned machine type: the guest sees the same hardware whatever newer QEMU runs it.
 ///
@@ -53,6 +54,12 @@ pub fn argv(config: &Config, files: &Files, uefi: Option<&FirmwareImages>) -> Ve
     network(&mut a, config);
     ports(&mut a, config, files);
     spare_slots(&mut a, config.spare_slots);
+    if let Some(card) = &config.card {
+        a.pair("-netdev", card::netdev(card, files).to_string());
+        let mut device = card::device(card);
+        device["bus"] = json!(hotplug::bus(hotplug::NETWORK_SLOT));
+        a.device(&device);
+    }
     if matches!(config.incoming, Some(Incoming::Template(_))) {
         // The state is named over the monitor, after the capabilities that it was saved with.
         a.pair("-incoming", "defer");

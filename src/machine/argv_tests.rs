@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::{FirmwareImages, argv};
 use crate::machine::config::{
-    Accelerator, Config, DirectKernel, Disk, DiskFormat, Firmware, Forward, Incoming, Lifetime,
-    MemoryFile, Network, Protocol,
+    Accelerator, Card, Config, DirectKernel, Disk, DiskFormat, Firmware, Forward, Incoming,
+    Lifetime, MemoryFile, Network, Protocol,
 };
 use crate::machine::files::Files;
 
@@ -38,6 +38,7 @@ fn dev_box() -> Config {
         lifetime: Lifetime::Detached,
         agent: true,
         spare_slots: 2,
+        card: None,
         memory_file: None,
         incoming: None,
     }
@@ -111,4 +112,21 @@ fn commas_and_quotes_in_paths_stay_inside_their_value() {
     assert!(text.contains(r#""filename":"/a,b/\"c\".qcow2""#), "{text}");
     assert!(text.contains("logfile=/a,,b/serial.log,"), "{text}");
     assert!(text.contains("-pidfile\n/a,b/qemu.pid\n"), "{text}");
+}
+
+#[test]
+fn a_card_on_the_private_network_has_its_own_slot() {
+    let mac = "02:00:00:00:00:01".to_owned();
+    let card = Some(Card { mac, switch: "/run/p/a, b.sock".into() });
+    let with = words(&Config { card, ..dev_box() }, "/m", None);
+    let without = words(&dev_box(), "/m", None);
+    // Options stand there twice; what is said of this card does not.
+    let more: Vec<&str> = with.lines().filter(|w| !without.lines().any(|b| b == *w)).collect();
+    assert_eq!(
+        more,
+        [
+            r#"{"id":"private0","local":{"path":"/run/x/card.sock","type":"unix"},"remote":{"path":"/run/p/a, b.sock","type":"unix"},"type":"dgram"}"#,
+            r#"{"bus":"spare7","driver":"virtio-net-pci","id":"private0-dev","mac":"02:00:00:00:00:01","netdev":"private0","romfile":""}"#,
+        ]
+    );
 }

@@ -48,6 +48,7 @@ impl Instance {
             forwards: vec![],
             added: vec![],
             ready: None,
+            address: None,
             shape: None,
             overrides: vec![],
             identity_of: Some(original.name.clone()),

@@ -37,6 +37,8 @@ pub struct Config {
     pub agent: bool,
     /// Empty slots (PCI Express root ports) for devices that come later; at most 8.
     pub spare_slots: u8,
+    /// A card on a private network, in the slot [`super::hotplug::NETWORK_SLOT`].
+    pub card: Option<Card>,
     /// A file as the guest's memory; anonymous memory if absent.
     pub memory_file: Option<MemoryFile>,
     /// Goes on from this saved state instead of starting the firmware.
@@ -127,6 +129,15 @@ pub enum Network {
         /// Cuts the guest off from everything but its forwards.
         restrict: bool,
     },
+}
+
+/// A network card whose frames go to a switch, each as one datagram.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Card {
+    /// Its address, six bytes in hex.
+    pub mac: String,
+    /// The switch's socket for this machine, which need not be there: frames are lost then.
+    pub switch: PathBuf,
 }
 
 /// A wish for a port of the host that leads into the guest.

@@ -124,6 +124,12 @@ impl Files {
         self.runtime.join("agent.sock")
     }
 
+    /// Where frames of the private network arrive.
+    #[must_use]
+    pub fn card_socket(&self) -> PathBuf {
+        self.runtime.join("card.sock")
+    }
+
     /// The serial console, for typing.
     #[must_use]
     pub fn serial_socket(&self) -> PathBuf {
@@ -144,13 +150,14 @@ impl Files {
 
     /// All sockets: removed before a start, since QEMU does not remove them when it is killed.
     #[must_use]
-    pub fn sockets(&self) -> [PathBuf; 5] {
+    pub fn sockets(&self) -> [PathBuf; 6] {
         [
             self.qmp_socket(),
             self.watch_socket(),
             self.agent_socket(),
             self.serial_socket(),
             self.ssh_control(),
+            self.card_socket(),
         ]
     }
 

@@ -214,6 +214,7 @@ impl Instance {
             ready: None,
             unfinished: template.is_some(),
             identity_of: None,
+            address: None,
             shape: None,
             overrides: vec![],
             provisioned: std::collections::BTreeMap::new(),
@@ -225,8 +226,10 @@ impl Instance {
         Ok(record)
     }
 
-    /// `web.shop`: its name with that of the project's folder, as far as ssh's configuration takes it.
-    fn alias(&self) -> String {
+    /// `web.shop`: its name with that of the project's folder, as far as ssh's configuration takes it; empty
+    /// if that is nothing.
+    #[must_use]
+    pub fn alias(&self) -> String {
         let folder = self.project.file_name().unwrap_or_default().to_string_lossy();
         let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         let folder: String = folder.chars().filter(|c| fits(*c)).collect();

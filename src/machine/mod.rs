@@ -3,6 +3,7 @@
 
 pub mod accel;
 pub mod argv;
+pub mod card;
 mod cloned;
 pub mod config;
 pub mod files;

@@ -2,6 +2,7 @@
 //! never recorded.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -60,6 +61,9 @@ pub struct Record {
     /// state of its own yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity_of: Option<String>,
+    /// Its address in the project's private network.
+    #[serde(default)]
+    pub address: Option<Address>,
     /// The hardware of its last start.
     #[serde(default)]
     pub shape: Option<Shape>,
@@ -96,6 +100,9 @@ pub struct Shape {
     pub accelerator: Accelerator,
     /// Empty slots for devices.
     pub spare_slots: u8,
+    /// Whether it has a card on the private network.
+    #[serde(default)]
+    pub card: bool,
 }
 
 impl From<&Config> for Shape {
@@ -106,8 +113,18 @@ impl From<&Config> for Shape {
             firmware: config.firmware,
             accelerator: config.accelerator,
             spare_slots: config.spare_slots,
+            card: config.card.is_some(),
         }
     }
+}
+
+/// An address in a private network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// The machine's.
+    pub ip: Ipv4Addr,
+    /// The leading bits that all machines of the network share.
+    pub prefix: u8,
 }
 
 /// A snapshot of a machine.
@@ -185,7 +202,7 @@ impl Record {
         let ssh = Forward {
             guest: SSH_PORT,
             host: None,
-            host_ip: std::net::Ipv4Addr::LOCALHOST,
+            host_ip: Ipv4Addr::LOCALHOST,
             protocol: Protocol::Tcp,
             auto_correct: true,
         };

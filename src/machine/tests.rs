@@ -39,6 +39,7 @@ fn empty(dir: &Path, forwards: Vec<Forward>) -> Config {
         lifetime: Lifetime::WithParent,
         agent: true,
         spare_slots: 0,
+        card: None,
         memory_file: None,
         incoming: None,
     }

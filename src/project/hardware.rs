@@ -1,7 +1,7 @@
 //! The machine of a spec as QEMU is to build it.
 
 use crate::machine::config::{
-    Accelerator, Config, Disk, DiskFormat, Firmware, Forward, Incoming, Lifetime, Network,
+    Accelerator, Card, Config, Disk, DiskFormat, Firmware, Forward, Incoming, Lifetime, Network,
     Protocol, SPARE_SLOTS,
 };
 use crate::machine::instance::Instance;
@@ -29,6 +29,7 @@ pub(super) fn shape(machine: &spec::Machine, accelerator: Accelerator) -> Config
         lifetime: Lifetime::Detached,
         agent: true,
         spare_slots: SPARE_SLOTS,
+        card: None,
         memory_file: None,
         incoming: None,
     }
@@ -53,7 +54,13 @@ pub(super) fn config(
 }
 
 /// The same machine as it was when it was saved, whatever the spec says now.
-pub(super) fn saved(instance: &Instance, record: &Record, shape: Shape, tag: &str) -> Config {
+pub(super) fn saved(
+    instance: &Instance,
+    record: &Record,
+    shape: Shape,
+    card: Card,
+    tag: &str,
+) -> Config {
     let again = |bound: &BoundForward| Forward {
         guest: bound.guest,
         host: Some(bound.host),
@@ -79,6 +86,7 @@ pub(super) fn saved(instance: &Instance, record: &Record, shape: Shape, tag: &st
         lifetime: Lifetime::Detached,
         agent: true,
         spare_slots: shape.spare_slots,
+        card: shape.card.then_some(card),
         memory_file: None,
         incoming: Some(Incoming::Snapshot(tag.to_owned())),
     }

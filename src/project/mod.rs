@@ -4,12 +4,14 @@
 //! A machine is known from the spec, from its folder, or from both. A spec that is broken or that no
 //! longer names a machine does not hide it.
 
+mod addresses;
 pub mod bundle;
 pub mod clone;
 pub mod compact;
 mod hardware;
 mod hooks;
 mod host_settings;
+mod network;
 mod order;
 pub mod provision;
 mod reconcile;

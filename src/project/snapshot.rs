@@ -6,11 +6,12 @@ use crate::crash;
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::exec::{self, tools};
+use crate::helper;
 use crate::machine::instance::{Instance, State};
 use crate::machine::record::{Record, Saved};
 use crate::machine::{Machine, accel};
 use crate::project::suspend::{attached, not_made, now, ready_again, set_clock};
-use crate::project::{Run, hardware};
+use crate::project::{Run, hardware, network};
 
 /// Longest name of a snapshot; qcow2 has room for 65,535 bytes, a list of names has not.
 const LONGEST_NAME: usize = 63;
@@ -190,13 +191,15 @@ pub(super) async fn start(
             "Start it anew with `devbox halt`, then `devbox up`: what was only in memory is lost.",
         ));
     }
-    let config = hardware::saved(instance, &record, shape, tag);
+    let card = network::card(instance, run.paths);
+    let config = hardware::saved(instance, &record, shape, card, tag);
     let (dir, runtime) = (instance.files().dir(), instance.files().runtime());
     let machine = Machine::launch(config, dir, runtime, events, run.cancel).await?;
     record.forwards = machine.forwards().to_vec();
     record.shape = Some(shape);
     record.ready = ready_again(&machine, saved);
     instance.save(&record)?;
+    helper::ensure(run.paths, instance.project(), events).await;
     Ok((machine, record))
 }
 

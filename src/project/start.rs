@@ -9,7 +9,9 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::guest::agent::Agent;
 use crate::guest::identity::{self, Identity};
+use crate::guest::network::configure;
 use crate::guest::ssh::Client;
+use crate::helper;
 use crate::host;
 use crate::machine::config::{Accelerator, Incoming, MemoryFile};
 use crate::machine::instance::{Instance, State};
@@ -20,6 +22,7 @@ use crate::machine::{Machine, Unrestored, accel, ready};
 use crate::project::bundle::{self, About};
 use crate::project::hooks::hooks;
 use crate::project::host_settings::hand_over;
+use crate::project::network::{self, Plan};
 use crate::project::provision::provision;
 use crate::project::suspend::{self, Woken};
 use crate::project::up::{Options, Wait};
@@ -61,6 +64,8 @@ pub(super) struct Start<'a> {
     pub(super) one_of_many: bool,
     /// Whether the machine is removed again if it does not come up.
     pub(super) passing: bool,
+    /// The private network that it is on, if it is on one.
+    pub(super) network: Option<&'a Plan>,
     pub(super) run: Run<'a>,
     /// The run's events, with the machine's name where several come up.
     pub(super) events: Events,
@@ -173,7 +178,7 @@ impl Start<'_> {
         let mut machine = self.launch(&mut record, Some(template)).await?;
         crash::point("up.restored");
         let identified = tokio::select! {
-            given = self.identify(&machine, template.home()) => given,
+            given = self.identify(&machine, template.home(), &mut record) => given,
             () = machine.process().ended() => Err(Error::failed("QEMU ended")),
             () = self.run.cancel.cancelled() => {
                 Err(Error::interrupted(format!("interrupted while `{name}` started")))
@@ -193,8 +198,13 @@ impl Start<'_> {
         self.wait(&mut machine, record, Origin::Template).await.map_err(Unrestored::Failed)
     }
 
-    /// Replaces what the guest has of its template.
-    async fn identify(&self, machine: &Machine, home: &str) -> Result<()> {
+    /// Replaces what the guest has of its template, and puts it on the private network.
+    async fn identify(&self, machine: &Machine, home: &str, record: &mut Record) -> Result<()> {
+        // First the card: the guest finds it while it does the rest.
+        let plugged = match self.network {
+            Some(plan) => network::plug(plan, machine, &self.instance, record, self.run).await,
+            None => Ok(()),
+        };
         let (user_key, host_key) =
             Client::keys(&self.instance.files().ssh_dir(), self.instance.name())?;
         let mut agent = Agent::connect(&machine.files().agent_socket(), AGENT_WAIT).await?;
@@ -205,6 +215,13 @@ impl Start<'_> {
             host_key: &host_key,
         };
         identity::give(&mut agent, &identity).await?;
+        if let Some(script) = self.network.and_then(|plan| plan.script(&self.instance)) {
+            let joined = match plugged {
+                Ok(()) => configure(&mut agent, &script).await,
+                Err(e) => Err(e),
+            };
+            network::said(joined, self.instance.name(), &self.events)?;
+        }
         identity::sync(&mut agent).await
     }
 
@@ -216,7 +233,7 @@ impl Start<'_> {
             let mut agent = Agent::connect(&socket, AGENT_WAIT).await?;
             let home = identity::prepare(&mut agent, &record.user).await?;
             drop(agent);
-            self.identify(machine, &home).await
+            self.identify(machine, &home, record).await
         };
         if let Err(e) = given.await {
             self.events.warn(format!(
@@ -304,7 +321,8 @@ impl Start<'_> {
     /// guest was never started, because the devbox that started it died: then QEMU is ended.
     async fn resume(&self, record: &Record, was_ready: bool) -> Result<bool> {
         let name = self.instance.name();
-        if was_ready {
+        self.ensure_helper().await;
+        if was_ready && self.network.is_none() {
             self.events.note(format!("`{name}` runs already"));
             self.provision(record.clone()).await?;
             return Ok(true);
@@ -313,6 +331,13 @@ impl Start<'_> {
         let attached =
             Machine::attach(name, &record.uuid, files.dir(), files.runtime(), &self.events).await?;
         let Some(mut machine) = attached else { return Ok(false) };
+        if was_ready {
+            self.events.note(format!("`{name}` runs already"));
+            let mut record = record.clone();
+            self.join(&machine, &mut record).await?;
+            self.provision(record).await?;
+            return Ok(true);
+        }
         if !machine.guest_started().await? {
             machine.kill().await?;
             return Ok(false);
@@ -364,16 +389,21 @@ impl Start<'_> {
             let parts = template.parts();
             config.memory_file = Some(MemoryFile { path: parts.memory, written: false });
             config.incoming = Some(Incoming::Template(parts.state));
+        } else if self.network.is_some() {
+            // A template knows no card: its machines get theirs when they run.
+            config.card = Some(network::card(&self.instance, self.run.paths));
         }
         let shape = Shape::from(&config);
         let (dir, runtime) = (self.instance.files().dir(), self.instance.files().runtime());
         let machine = Machine::restore(config, dir, runtime, &self.events, self.run.cancel).await?;
         record.forwards = machine.forwards().to_vec();
         record.shape = Some(shape);
+        record.address = self.network.and_then(|plan| plan.address(&self.machine.name));
         let own = self.options.overrides.iter().filter(|o| o.machine == self.machine.name);
         record.overrides = own.map(ToString::to_string).collect();
         record.ready = None;
         self.instance.save(record).map_err(Unrestored::Failed)?;
+        self.ensure_helper().await;
         for forward in machine.forwards() {
             let (protocol, guest) = (forward.protocol.as_str(), forward.guest);
             self.events.note(format!(
@@ -382,6 +412,18 @@ impl Start<'_> {
             ));
         }
         Ok(machine)
+    }
+
+    /// Has somebody switch its frames and keep its clock.
+    async fn ensure_helper(&self) {
+        helper::ensure(self.run.paths, self.instance.project(), &self.events).await;
+    }
+
+    /// Puts a machine that runs on the private network, also one that was on it before: the others may be
+    /// new.
+    async fn join(&self, machine: &Machine, record: &mut Record) -> Result<()> {
+        let (plan, instance) = (self.network, &self.instance);
+        network::join(plan, machine, instance, record, self.run, &self.events).await
     }
 
     /// Waits until the guest is ready, and records that this process was seen ready. After Ctrl-C the
@@ -424,6 +466,9 @@ impl Start<'_> {
         };
         let ready = format!("`{name}` {how}; log in with `{}`", self.command("ssh"));
         self.events.done(ready, start.elapsed());
+        if origin != Origin::Template {
+            self.join(machine, &mut record).await?;
+        }
         if self.options.wait == Wait::Ready { self.provision(record).await } else { Ok(()) }
     }
 

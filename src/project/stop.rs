@@ -1,8 +1,11 @@
 //! Machines go down: each after those that depend on it.
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::helper;
 use crate::machine::instance::{Instance, State};
 use crate::machine::process::Process;
 use crate::machine::record::Record;
@@ -41,7 +44,9 @@ pub async fn halt(members: &[&Member], patience: Option<Duration>, run: Run<'_>)
         run.events.note(format!("`{}` {late}{stopped}", instance.name()));
         if running { hooks("after-halt", instance, run, run.events).await } else { Ok(()) }
     });
-    order::together(ends.await, "not stopped").map(|_| ())
+    let ends = ends.await;
+    projects(members).into_iter().for_each(|project| helper::wake(run.paths, project));
+    order::together(ends, "not stopped").map(|_| ())
 }
 
 /// Switches the machines off and removes them. A damaged record does not keep one from being removed.
@@ -77,7 +82,16 @@ pub async fn destroy(members: &[&Member], run: Run<'_>) -> Result<()> {
         }
         Ok(())
     });
-    order::together(ends.await, "not destroyed").map(|_| ())
+    let ends = ends.await;
+    for project in projects(members) {
+        helper::end(run.paths, project).await;
+    }
+    order::together(ends, "not destroyed").map(|_| ())
+}
+
+/// The folders of their projects.
+fn projects<'a>(members: &[&'a Member]) -> BTreeSet<&'a Path> {
+    members.iter().map(|member| member.instance.project()).collect()
 }
 
 /// Each machine after those that depend on it.

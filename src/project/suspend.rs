@@ -7,6 +7,7 @@ use crate::crash;
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::guest::clock;
+use crate::helper;
 use crate::machine::Machine;
 use crate::machine::instance::{Instance, State};
 use crate::machine::record::{Ready, Record, SUSPENDED, Saved};
@@ -149,6 +150,7 @@ async fn awake(
 ) -> Result<Woken> {
     let name = instance.name();
     set_clock(machine, events).await;
+    helper::ensure(run.paths, instance.project(), events).await;
     // Of an earlier time to disk, also of one that a crash kept from being finished.
     machine.delete_snapshot(SUSPENDED).await?;
     events.done(format!("`{name}` goes on"), start.elapsed());

@@ -11,6 +11,7 @@ use crate::error::{Error, Kind, Result};
 use crate::exec::sandbox::Policy;
 use crate::machine::instance::{Instance, State};
 use crate::machine::lock::Lock;
+use crate::project::network::Plan;
 use crate::project::order::{self, End, Node};
 use crate::project::provision::{self, Which};
 use crate::project::select::list;
@@ -85,6 +86,7 @@ pub async fn up(
     }
     let one_of_many = spec.machines.len() > 1;
     let accel = OnceCell::new();
+    let network = Plan::new(spec, project.dir(), run.paths)?;
     let nodes: Vec<Node<_>> = nodes
         .into_iter()
         .map(|(machine, instance, lock)| {
@@ -98,6 +100,7 @@ pub async fn up(
                 instance,
                 options,
                 one_of_many,
+                network: network.as_ref(),
                 passing,
                 run,
                 events,

@@ -223,6 +223,7 @@ mod tests {
                 "guest = 80",
                 "guest = 80\n[machines.a]\ncpus = 3\n[machines.b]\ndepends_on = [\"a\"]\n",
             ),
+            ("guest = 80", "guest = 80\n[network]\nsubnet = \"10.77.0.0/24\"\n"),
             ("guest = 80", "guest = 80\n[[provision]]\nname = \"a\"\ninline = \"true\"\n"),
             ("guest = 80", "guest = 80\n[[hooks]]\nwhen = \"before-up\"\ninline = \"true\"\n"),
             ("name = \"a title is no input\"", ""),

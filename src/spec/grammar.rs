@@ -231,6 +231,23 @@ pub static IPV4: Grammar = Grammar {
     repairs: &[TRIM],
 };
 
+/// A range of IPv4 addresses (RFC 4632).
+pub static SUBNET: Grammar = Grammar {
+    expected: "a range of IPv4 addresses, such as \"10.77.0.0/24\"",
+    pattern: r"^((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])/(3[0-2]|[12]?[0-9])$",
+    longest: 18,
+    check: |s| {
+        let number = |n: &str| n == "0" || !n.starts_with('0');
+        s.split_once('/').is_some_and(|(address, prefix)| {
+            address.parse::<std::net::Ipv4Addr>().is_ok()
+                && all(prefix, |c| c.is_ascii_digit())
+                && number(prefix)
+                && prefix.parse::<u8>().is_ok_and(|n| n <= 32)
+        })
+    },
+    repairs: &[TRIM, |s| format!("{}/24", s.trim())],
+};
+
 /// A name of an environment variable (POSIX.1-2017, 8.1), not limited to upper case.
 pub static VARIABLE: Grammar = Grammar {
     expected: "a variable name of letters, digits and `_`, without a digit in front",
@@ -262,6 +279,7 @@ pub(crate) static ALL: &[&Grammar] = &[
     &OWNER,
     &USER,
     &IPV4,
+    &SUBNET,
     &VARIABLE,
 ];
 
@@ -354,6 +372,11 @@ mod tests {
             (&MODE, &["644", "0644", "4755", "04755"], &["", "0", "999", "00644x", "77777"]),
             (&OWNER, &["root", "dev:dev", "1000:1000"], &[":a", "a:", "a:b:c", "Root"]),
             (&IPV4, &["0.0.0.0", "127.0.0.1"], &["1.2.3", "01.2.3.4", "::1", "256.1.1.1"]),
+            (
+                &SUBNET,
+                &["10.0.0.0/8", "0.0.0.0/0"],
+                &["10.0.0.0", "10.0.0.0/33", "10.0.0.0/08", "::/0"],
+            ),
             (&VARIABLE, &["A_1", "_a"], &["1A", "A-B", "A=B", ""]),
         ];
         for (grammar, good, bad) in cases {

@@ -198,6 +198,22 @@ keys! {
     HOOK_MACHINES: "machines", Shape::Set(&Shape::Text(&grammar::LABEL)), Default("all"), "The machines that it is for.";
 }
 
+keys! {
+    /// `network`.
+    NETWORK: "network", Shape::Table(&NETWORK_TABLE), Default("all defaults"), "The network between the machines of the project; no part of the image.";
+    /// `network.private`.
+    NETWORK_PRIVATE: "private", Shape::Boolean, Default("true"), "Whether machines reach each other by name. A project of one machine has no such network.";
+    /// `network.subnet`.
+    NETWORK_SUBNET: "subnet", Shape::Text(&grammar::SUBNET), Default("one that the host does not use"), "Addresses of the machines, within `10.0.0.0/8`, `172.16.0.0/12` or `192.168.0.0/16`.";
+}
+
+/// `[network]`.
+pub static NETWORK_TABLE: Table = Table {
+    path: "network",
+    about: "The network between the machines of the project: no root, no other user of the host, no way out. A change holds for a machine when it is started again.",
+    keys: &[&NETWORK_PRIVATE, &NETWORK_SUBNET],
+};
+
 /// Values of `hooks.when`.
 pub static HOOK_MOMENTS: &[&str] = &[
     "before-up",
@@ -255,8 +271,8 @@ pub static SPEC: Table = Table {
     path: "",
     about: "One box: what its image is made of, and how a dev box runs it.",
     keys: &[
-        &NAME, &VERSION, &ARCH, &SOURCE, &STEPS, &SEAL, &OUTPUTS, &MACHINE, &MACHINES, &PROVISION,
-        &HOOKS,
+        &NAME, &VERSION, &ARCH, &SOURCE, &STEPS, &SEAL, &OUTPUTS, &MACHINE, &MACHINES, &NETWORK,
+        &PROVISION, &HOOKS,
     ],
 };
 

@@ -15,6 +15,7 @@ mod reader;
 pub mod reference;
 pub mod schema;
 pub mod shape;
+pub mod subnet;
 mod syntax;
 pub mod template;
 pub mod types;

@@ -316,6 +316,26 @@ fn problems_in_words() {
             "machines.b: port 80 of the host is taken by machines.a. Give each machine a port of its own, or set `auto_correct = true`.",
         ),
         (
+            "[network]\nsubnet = \"10.77.0.1/24\"",
+            "network.subnet: `10.77.0.1/24` is an address in a range, not a range. Did you mean \"10.77.0.0/24\"?",
+        ),
+        (
+            "[network]\nsubnet = \"10.0.0.0/16\"",
+            "network.subnet: 10.0.0.0/16 has addresses of 10.0.2.0/24, each machine's way out. Choose another range, or leave it out to get a free one.",
+        ),
+        (
+            "[network]\nsubnet = \"8.8.8.0/24\"",
+            "network.subnet: 8.8.8.0/24 is not a private range. Choose one within 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16.",
+        ),
+        (
+            "[network]\nsubnet = \"10.77.0.0/30\"",
+            "network.subnet: a prefix of 30 bits. Use one from 8 to 29; 24 has room for 254 machines.",
+        ),
+        (
+            "[network]\nsubnet = \"10.77.0.0/29\"\n[machines]\na={}\nb={}\nc={}\nd={}\ne={}\nf={}\ng={}",
+            "network.subnet: 10.77.0.0/29 has 6 addresses for 7 machines. Make its prefix smaller.",
+        ),
+        (
             "[[steps]]\ninline = \"x\"",
             "steps[0].type: `type` is missing. Add `type = \"shell\"`, or another of these.",
         ),

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::spec::subnet::Subnet;
+
 /// One `devbox.toml`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spec {
@@ -30,10 +32,21 @@ pub struct Spec {
     /// The machines of the project, at least one, in the order of the file: `[machines]`, or
     /// `[machine]` alone with the name of the box.
     pub machines: Vec<Machine>,
+    /// `[network]`: the network between the machines. No part of the image.
+    pub network: Network,
     /// `[[provision]]`: what is done in machines when they come up, in this order. No part of the image.
     pub provision: Vec<Provision>,
     /// `[[hooks]]`: what is done before and after verbs. No part of the image.
     pub hooks: Vec<Hook>,
+}
+
+/// `[network]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    /// `private`; true by default. Means nothing for a project of one machine.
+    pub private: bool,
+    /// `subnet`; one that the host does not use if absent.
+    pub subnet: Option<Subnet>,
 }
 
 /// One entry of `[[hooks]]`.

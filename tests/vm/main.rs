@@ -12,6 +12,7 @@ mod killed;
 mod machines;
 mod main_job;
 mod mirror;
+mod network;
 mod people;
 mod provisioning;
 mod settings;

@@ -147,6 +147,7 @@ impl Seal<'_> {
             lifetime: Lifetime::WithParent,
             agent: false,
             spare_slots: 0,
+            card: None,
             memory_file: None,
             incoming: None,
         })

@@ -4,6 +4,7 @@ mod files;
 mod hooks;
 mod machine;
 mod machines;
+mod network;
 mod personal;
 mod provision;
 mod source;
@@ -33,6 +34,7 @@ pub(crate) fn spec(table: &DeTable<'_>, dir: &Path, c: &mut Collector) -> Option
     let machine = machine::machine(&top, name.as_deref(), source.as_ref(), c);
     let machines = machine.as_ref().map(|m| machines::machines(&top, m, source.as_ref(), c));
     let named = machines.as_deref().unwrap_or_default();
+    let network = network::network(&top, named, c);
     let provision = provision::provision(&top, dir, named, c);
     let hooks = hooks::hooks(&top, dir, named, c);
     Some(Spec {
@@ -46,6 +48,7 @@ pub(crate) fn spec(table: &DeTable<'_>, dir: &Path, c: &mut Collector) -> Option
         outputs,
         machine: machine?,
         machines: machines?,
+        network,
         provision,
         hooks,
     })
