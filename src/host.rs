@@ -16,6 +16,8 @@ pub struct Paths {
     pub machines: PathBuf,
     /// One folder a template, from which machines start warm.
     pub templates: PathBuf,
+    /// Data disks that outlive their machine, one folder a machine.
+    pub disks: PathBuf,
     /// Evidence of machines that were removed since they did not come up.
     pub bundles: PathBuf,
     /// What can be made or fetched again: downloads, package trees, probe results.
@@ -48,6 +50,7 @@ impl Paths {
                 machines: home.join("machines"),
                 templates: home.join("templates"),
                 bundles: home.join("bundles"),
+                disks: home.join("disks"),
                 cache: home.join("cache"),
                 settings: home.join("config.toml"),
                 runtime,
@@ -64,6 +67,7 @@ impl Paths {
             machines: data.join("machines"),
             templates: data.join("templates"),
             bundles: data.join("bundles"),
+            disks: data.join("disks"),
             cache: base.cache_dir().join("devbox"),
             settings: base.config_dir().join("devbox/config.toml"),
             runtime,

@@ -28,6 +28,7 @@ fn paths(home: &Path) -> Paths {
         machines: home.join("machines"),
         templates: home.join("templates"),
         bundles: home.join("bundles"),
+        disks: home.join("disks"),
         settings: home.join("config.toml"),
         cache: home.join("cache"),
         runtime: home.join("run"),

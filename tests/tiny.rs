@@ -53,6 +53,7 @@ fn config(disk: Disk, firmware: Firmware) -> Config {
         firmware,
         accelerator: Accelerator::Tcg,
         disks: vec![disk],
+        data: vec![],
         seed: None,
         kernel: None,
         network: Network::None,

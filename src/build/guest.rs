@@ -70,6 +70,7 @@ impl Guest {
                 read_only: false,
                 serial: "devbox-disk".to_owned(),
             }],
+            data: vec![],
             seed: Some(seed),
             kernel: None,
             network: Network::User {

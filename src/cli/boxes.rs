@@ -277,6 +277,7 @@ mod tests {
             machines: path("machines"),
             templates: path("templates"),
             bundles: path("bundles"),
+            disks: path("disks"),
             settings: path("config.toml"),
             cache: path("cache"),
             runtime: path("runtime"),

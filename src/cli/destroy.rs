@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::cli::{Context, completions::machines, machine as shared};
 use crate::error::{Error, Result, exit};
+use crate::project::disks::staying;
 use crate::project::{Member, Project, select, stop};
 use crate::ui;
 use clap_complete::engine::ArgValueCandidates;
@@ -18,6 +19,9 @@ pub(crate) struct Args {
     /// Those of the project in this folder, which may be gone, instead of the current one
     #[arg(long, value_name = "DIR")]
     project: Option<PathBuf>,
+    /// Their data disks too that would outlive them
+    #[arg(long)]
+    disks: bool,
     /// Do not ask
     #[arg(short, long)]
     force: bool,
@@ -32,10 +36,11 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
     };
     let chosen = select::members(&project.members().iter().collect::<Vec<_>>(), &args.machines)?;
     // A folder without a record is the rest of an interrupted making: it goes too, without a word.
-    let there = |member: &&Member| member.instance.files().dir().exists();
+    let there = |member: &&Member| args.disks || member.instance.files().dir().exists();
     let members: Vec<&Member> = chosen.into_iter().filter(there).collect();
-    let made: Vec<&str> =
-        members.iter().filter(|m| m.instance.exists()).map(|m| m.name()).collect();
+    let has_disks = |m: &Member| args.disks && !staying(&ctx.paths, &m.instance).is_empty();
+    let made = members.iter().filter(|m| m.instance.exists() || has_disks(m));
+    let made: Vec<&str> = made.map(|m| m.name()).collect();
     let names = select::list(&made);
     if made.is_empty() {
         ctx.events.note("there is no machine to destroy");
@@ -51,6 +56,8 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
             return Err(Error::failed(format!("not destroyed: {names}")));
         }
     }
-    ctx.block_on(async |cancel| stop::destroy(&members, ctx.work(&cancel).of(&project)).await)?;
+    ctx.block_on(async |cancel| {
+        stop::destroy(&members, args.disks, ctx.work(&cancel).of(&project)).await
+    })?;
     Ok(exit::OK)
 }

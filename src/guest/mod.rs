@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod clock;
 pub mod copy;
+pub mod disks;
 pub mod host_settings;
 pub mod identity;
 pub mod iso9660;

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::config::{Accelerator, Config, Disk, DiskFormat, Incoming, NAT_MAC, Network};
 use super::files::Files;
-use super::{card, hotplug};
+use super::{card, data_disk, hotplug};
 
 /// The pinned machine type: the guest sees the same hardware whatever newer QEMU runs it.
 ///
@@ -59,6 +59,15 @@ pub fn argv(config: &Config, files: &Files, uefi: Option<&FirmwareImages>) -> Ve
         let mut device = card::device(card);
         device["bus"] = json!(hotplug::bus(hotplug::NETWORK_SLOT));
         a.device(&device);
+    }
+    // A template knows no data disk: its machine is given them while it runs.
+    if !matches!(config.incoming, Some(Incoming::Template(_))) {
+        for (n, disk) in config.data.iter().enumerate() {
+            a.blockdev(&disk.block());
+            let mut device = disk.device();
+            device["bus"] = json!(hotplug::bus(data_disk::slot(n)));
+            a.device(&device);
+        }
     }
     if matches!(config.incoming, Some(Incoming::Template(_))) {
         // The state is named over the monitor, after the capabilities that it was saved with.

@@ -31,6 +31,7 @@ fn dev_box() -> Config {
             read_only: false,
             serial: "root".to_owned(),
         }],
+        data: vec![],
         seed: Some(PathBuf::from("/m/seed.iso")),
         kernel: None,
         network: Network::User { forwards: vec![ssh], restrict: false },

@@ -51,6 +51,8 @@ impl Instance {
             address: None,
             shape: None,
             overrides: vec![],
+            // Its own begin empty.
+            disks: vec![],
             identity_of: Some(original.name.clone()),
             suspended: None,
             snapshots: std::collections::BTreeMap::new(),

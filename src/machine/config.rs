@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::data_disk::DataDisk;
+
 /// One virtual machine, complete: the same config gives the same command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -22,6 +24,8 @@ pub struct Config {
     pub accelerator: Accelerator,
     /// Disks in the order of the guest's names (`vda`, `vdb`, …); the first one boots.
     pub disks: Vec<Disk>,
+    /// More disks, which come behind these; at most [`super::data_disk::MOST`].
+    pub data: Vec<DataDisk>,
     /// An image to show as one more read-only disk: the cloud-init seed.
     pub seed: Option<PathBuf>,
     /// Boots this kernel instead of the disk's own boot loader. The machine then ends on a reboot

@@ -218,6 +218,7 @@ impl Instance {
             shape: None,
             overrides: vec![],
             provisioned: std::collections::BTreeMap::new(),
+            disks: vec![],
             host_settings: None,
             suspended: None,
             snapshots: std::collections::BTreeMap::new(),

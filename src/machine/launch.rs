@@ -13,7 +13,7 @@ use super::config::{Config, Firmware, Incoming, Network};
 use super::files::Files;
 use super::process::{self, Process, Started};
 use super::qmp::Qmp;
-use super::{Machine, firmware, migrate, ports, snapshot};
+use super::{Machine, data_disk, firmware, migrate, ports, snapshot};
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::exec::{self, tools};
@@ -128,6 +128,9 @@ impl Machine {
             qmp.execute(schema::cont {}).await.map_err(|e| {
                 Error::failed(format!("cannot start the guest of `{}`", config.name)).cause(e)
             })?;
+            if matches!(config.incoming, Some(Incoming::Template(_))) {
+                data_disk::plug(&qmp, &config.data).await?;
+            }
             Ok((qmp, forwards))
         };
         let result = tokio::select! {

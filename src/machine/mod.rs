@@ -6,6 +6,7 @@ pub mod argv;
 pub mod card;
 mod cloned;
 pub mod config;
+pub mod data_disk;
 pub mod files;
 pub mod firmware;
 pub mod hotplug;

@@ -9,6 +9,7 @@ use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
 use super::config::{Accelerator, Config, Firmware, Forward, Protocol};
+use super::data_disk::DataDisk;
 use super::ports::BoundForward;
 use super::process::Process;
 use crate::error::{Error, Result};
@@ -73,6 +74,9 @@ pub struct Record {
     /// What was done in it by `[[provision]]`: its name, and the digest of script and variables.
     #[serde(default)]
     pub provisioned: BTreeMap<String, String>,
+    /// The data disks of its last start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<DataDisk>,
     /// The digest of what it has of its host's settings; none if it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_settings: Option<String>,

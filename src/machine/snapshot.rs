@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::Machine;
 use super::argv::ROOT_NODE;
+use super::data_disk::NODE_PREFIX;
 use super::qmp::{Failure, Qmp};
 use crate::error::{Error, Result};
 
@@ -22,9 +23,12 @@ impl Machine {
     /// # Errors
     /// QEMU refuses: a device cannot be saved, or there is no space. The guest goes on.
     pub async fn save_snapshot(&self, tag: &str) -> Result<()> {
-        let arguments = json!({"tag": tag, "vmstate": ROOT_NODE, "devices": [ROOT_NODE]});
-        let saved = job(&self.qmp, "snapshot-save", arguments).await;
-        saved.map_err(|e| {
+        let saved = async {
+            let devices = nodes(&self.qmp).await?;
+            let arguments = json!({"tag": tag, "vmstate": ROOT_NODE, "devices": devices});
+            job(&self.qmp, "snapshot-save", arguments).await
+        };
+        saved.await.map_err(|e| {
             Error::failed(format!("cannot save a snapshot of `{}`", self.name)).cause(e)
         })
     }
@@ -44,8 +48,12 @@ impl Machine {
     /// # Errors
     /// QEMU refuses.
     pub async fn delete_snapshot(&self, tag: &str) -> Result<()> {
-        let arguments = json!({"tag": tag, "devices": [ROOT_NODE]});
-        job(&self.qmp, "snapshot-delete", arguments).await.map_err(|e| {
+        let deleted = async {
+            let devices = nodes(&self.qmp).await?;
+            let arguments = json!({"tag": tag, "devices": devices});
+            job(&self.qmp, "snapshot-delete", arguments).await
+        };
+        deleted.await.map_err(|e: Failure| {
             Error::failed(format!("cannot delete a snapshot of `{}`", self.name)).cause(e)
         })
     }
@@ -53,8 +61,19 @@ impl Machine {
 
 /// Loads a snapshot into a QEMU whose guest stands still.
 pub(super) async fn load(qmp: &Qmp, tag: &str) -> Result<(), Failure> {
-    let arguments = json!({"tag": tag, "vmstate": ROOT_NODE, "devices": [ROOT_NODE]});
+    let devices = nodes(qmp).await?;
+    let arguments = json!({"tag": tag, "vmstate": ROOT_NODE, "devices": devices});
     job(qmp, "snapshot-load", arguments).await
+}
+
+/// The machine's own disks, which are saved together: the memory belongs to all of them.
+async fn nodes(qmp: &Qmp) -> Result<Vec<String>, Failure> {
+    let all = qmp.raw("query-named-block-nodes", json!({"flat": true}), ANSWER).await?;
+    let names = all.as_array().into_iter().flatten().filter_map(|node| node["node-name"].as_str());
+    let own = |name: &&str| *name == ROOT_NODE || name.starts_with(NODE_PREFIX);
+    let mut own: Vec<String> = names.filter(own).map(str::to_owned).collect();
+    own.sort();
+    Ok(own)
 }
 
 /// Runs a job to its end.

@@ -32,6 +32,7 @@ fn empty(dir: &Path, forwards: Vec<Forward>) -> Config {
             read_only: false,
             serial: "root".to_owned(),
         }],
+        data: vec![],
         seed: None,
         kernel: None,
         network: Network::User { forwards, restrict: false },

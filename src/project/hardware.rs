@@ -22,6 +22,7 @@ pub(super) fn shape(machine: &spec::Machine, accelerator: Accelerator) -> Config
         },
         accelerator,
         disks: vec![],
+        data: vec![],
         seed: None,
         kernel: None,
         network: Network::User { forwards: vec![], restrict: false },
@@ -47,6 +48,7 @@ pub(super) fn config(
         name: record.name.clone(),
         uuid: record.uuid.clone(),
         disks: vec![root(instance.files().overlay())],
+        data: record.disks.clone(),
         seed: Some(instance.files().seed()),
         network: Network::User { forwards: record.wishes(&forwards), restrict: false },
         ..shape(machine, accelerator)
@@ -76,6 +78,7 @@ pub(super) fn saved(
         firmware: shape.firmware,
         accelerator: shape.accelerator,
         disks: vec![root(instance.files().overlay())],
+        data: record.disks.clone(),
         seed: Some(instance.files().seed()),
         kernel: None,
         network: Network::User {

@@ -8,6 +8,7 @@ mod addresses;
 pub mod bundle;
 pub mod clone;
 pub mod compact;
+pub(crate) mod disks;
 mod hardware;
 mod hooks;
 mod host_settings;

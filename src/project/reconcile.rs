@@ -40,6 +40,17 @@ pub(super) fn other_shape(machine: &spec::Machine, record: &Record) -> Option<St
     if runs.firmware != wanted.firmware {
         changed.push("another firmware".to_owned());
     }
+    let names = |all: Vec<&str>| all.join(", ");
+    let (has, wants) = (
+        names(record.disks.iter().map(|disk| disk.name.as_str()).collect()),
+        names(machine.disks.iter().map(|disk| disk.name.as_str()).collect()),
+    );
+    if has != wants {
+        changed.push(match wants.is_empty() {
+            true => "no data disks".to_owned(),
+            false => format!("the data disks {wants}"),
+        });
+    }
     let changed = changed.join(" and ");
     (!changed.is_empty()).then(|| format!("the spec gives `{}` {changed}", record.name))
 }

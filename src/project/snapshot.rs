@@ -211,11 +211,15 @@ pub(super) fn forget_memory(instance: &Instance, record: &Record) -> Result<Reco
     Ok(record)
 }
 
-/// `qemu-img snapshot` on a disk that no QEMU uses.
+/// `qemu-img snapshot` on the disks that no QEMU uses.
 fn offline(instance: &Instance, what: &str, name: &str) -> Result<()> {
-    let mut command = tools::QEMU_IMG.command()?;
-    command.args(["snapshot", what, name]).arg(instance.files().overlay());
-    exec::output(&mut command)?;
+    let own = instance.record()?.map_or(vec![], |record| record.disks);
+    let data = own.into_iter().map(|disk| disk.path).filter(|path| path.exists());
+    for disk in std::iter::once(instance.files().overlay()).chain(data) {
+        let mut command = tools::QEMU_IMG.command()?;
+        command.args(["snapshot", what, name]).arg(disk);
+        exec::output(&mut command)?;
+    }
     Ok(())
 }
 

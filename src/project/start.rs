@@ -27,7 +27,7 @@ use crate::project::provision::provision;
 use crate::project::suspend::{self, Woken};
 use crate::project::up::{Options, Wait};
 use crate::project::warm::{self, Wanted, Way};
-use crate::project::{Run, hardware, reconcile};
+use crate::project::{Run, disks, hardware, reconcile};
 use crate::spec::{self, Spec};
 use crate::store::Store;
 
@@ -384,6 +384,8 @@ impl Start<'_> {
         template: Option<&Template>,
     ) -> Result<Machine, Unrestored> {
         let accelerator = self.accelerator().await.map_err(Unrestored::Failed)?;
+        record.disks = disks::prepare(self.machine, &self.instance, self.run.paths)
+            .map_err(Unrestored::Failed)?;
         let mut config = hardware::config(self.machine, &self.instance, record, accelerator);
         if let Some(template) = template {
             let parts = template.parts();
@@ -475,6 +477,7 @@ impl Start<'_> {
     /// Does what of `[[provision]]` is due; the machine goes on where it fails, since the cause is inside.
     async fn provision(&self, mut record: Record) -> Result<()> {
         let (machine, instance) = (self.machine, &self.instance);
+        disks::mount(machine, instance, &record, self.run, &self.events).await?;
         hand_over(machine, instance, &mut record, self.run, &self.events).await?;
         let which = &self.options.provision;
         let done =

@@ -12,7 +12,7 @@ use crate::machine::record::Record;
 use crate::machine::{Machine, Stopped};
 use crate::project::hooks::hooks;
 use crate::project::order::{self, Node};
-use crate::project::{Member, Run, snapshot};
+use crate::project::{Member, Run, disks, snapshot};
 
 /// Stops the machines that run: politely for as long as `patience`, at once without.
 ///
@@ -49,11 +49,11 @@ pub async fn halt(members: &[&Member], patience: Option<Duration>, run: Run<'_>)
     order::together(ends, "not stopped").map(|_| ())
 }
 
-/// Switches the machines off and removes them. A damaged record does not keep one from being removed.
+/// Switches the machines off and removes them; data disks that outlive a machine only `with_disks`. A damaged record does not keep one from being removed.
 ///
 /// # Errors
 /// One could not be stopped or removed; what it depends on then stays, the others go.
-pub async fn destroy(members: &[&Member], run: Run<'_>) -> Result<()> {
+pub async fn destroy(members: &[&Member], with_disks: bool, run: Run<'_>) -> Result<()> {
     let ends = order::run(nodes(members), async |name, instance: &Instance| {
         if run.cancel.is_cancelled() {
             return Err(Error::interrupted(format!("`{name}` was not destroyed")));
@@ -75,9 +75,16 @@ pub async fn destroy(members: &[&Member], run: Run<'_>) -> Result<()> {
             }
         }
         instance.remove()?;
+        if with_disks {
+            disks::remove(run.paths, instance)?;
+        }
         drop(lock);
         if made {
             run.events.note(format!("`{name}` was destroyed"));
+            for disk in disks::staying(run.paths, instance) {
+                let how = "`devbox destroy --disks` removes it";
+                run.events.note(format!("its disk stays: {} ({how})", disk.display()));
+            }
             hooks("after-destroy", instance, run, run.events).await?;
         }
         Ok(())

@@ -21,6 +21,7 @@ fn world() -> World {
         machines: below("machines"),
         templates: below("templates"),
         bundles: below("bundles"),
+        disks: below("disks"),
         settings: below("config.toml"),
         cache: below("cache"),
         runtime: below("run"),

@@ -175,6 +175,7 @@ mod tests {
             machines: at("m"),
             templates: at("t"),
             bundles: at("b"),
+            disks: at("d"),
             settings: at("u"),
             cache: at("c"),
             runtime: at("r"),

@@ -44,6 +44,15 @@ pub static LABEL: Grammar = Grammar {
     repairs: &[LOWER, DASHES],
 };
 
+/// A disk's serial number; virtio has room for 20 bytes (virtio 1.2, section 5.2.6.1).
+pub static DISK_NAME: Grammar = Grammar {
+    expected: "1 to 20 lower-case letters, digits and `-`, with a letter or digit at both ends",
+    pattern: "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
+    longest: 20,
+    check: |s| all(s, |c| alnum(c) || c == b'-') && !s.starts_with('-') && !s.ends_with('-'),
+    repairs: &[LOWER, DASHES],
+};
+
 /// SemVer 2.0.0 without build metadata.
 pub static VERSION: Grammar = Grammar {
     expected: "three numbers with dots, such as \"1.0.0\"",
@@ -272,6 +281,7 @@ pub(crate) static ALL: &[&Grammar] = &[
     &URL,
     &SHA256,
     &HOST_PATH,
+    &DISK_NAME,
     &GUEST_PATH,
     &SCRIPT,
     &TITLE,
@@ -369,6 +379,7 @@ mod tests {
             ),
             (&URL, &["https://h/a.img?x=1"], &["https://h", "http://h/ a", "file:///a"]),
             (&GUEST_PATH, &["/a/.b/..c"], &["a", "/", "/a/", "/a//b", "/a/../b", "/a/.", "/a\nb"]),
+            (&DISK_NAME, &["data", "0-a"], &["", "-a", "a-", "A", "x23456789012345678901"]),
             (&MODE, &["644", "0644", "4755", "04755"], &["", "0", "999", "00644x", "77777"]),
             (&OWNER, &["root", "dev:dev", "1000:1000"], &[":a", "a:", "a:b:c", "Root"]),
             (&IPV4, &["0.0.0.0", "127.0.0.1"], &["1.2.3", "01.2.3.4", "::1", "256.1.1.1"]),

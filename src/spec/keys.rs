@@ -36,6 +36,8 @@ pub const LARGEST_VHD: u64 = 2040 * GIB;
 pub const EPOCHS: (i64, i64) = (315_532_800, 4_354_819_198);
 
 const DISK: Shape = Shape::Size(SMALLEST_DISK, LARGEST_DISK);
+/// A data disk may be small.
+const DATA_DISK: Shape = Shape::Size(16 * MIB, 8 * TIB);
 const PORT: Shape = Shape::Integer(1, 65_535);
 // Below a second nothing can be done; a step that needs a week is lost.
 const TIMEOUT: Shape = Shape::Duration(1, 7 * 24 * 3600);
@@ -137,9 +139,29 @@ keys! {
     MACHINE_PROXY: "proxy", Shape::Boolean, Default("false"), "Hand over the proxies of the environment that `devbox up` runs in; one on the host's loopback too.";
     /// `machine.certificates`.
     MACHINE_CERTIFICATES: "certificates", Shape::Boolean, Default("false"), "Let the machine trust the certificates that were added to this host.";
+    /// `machine.disks`.
+    DISKS: "disks", Shape::List(&DISKS_TABLE), Default("none"), "More disks; at most 3.";
     /// `machine.ports`.
     PORTS: "ports", Shape::List(&PORTS_TABLE), Default("none"), "Ports of the guest that the host forwards.";
 }
+
+keys! {
+    /// `machine.disks.name`.
+    DISK_NAME: "name", Shape::Text(&grammar::DISK_NAME), Required, "Its serial number: `/dev/disk/by-id/virtio-NAME` in the guest.";
+    /// `machine.disks.size`.
+    DISK_SIZE: "size", DATA_DISK, Required, "Size; takes space as it is filled. It may grow, and never shrinks.";
+    /// `machine.disks.keep`.
+    DISK_KEEP: "keep", Shape::Boolean, Default("false"), "Outlives `devbox destroy`, and is there again for the next machine of this name; `destroy --disks` removes it.";
+    /// `machine.disks.target`.
+    DISK_TARGET: "target", Shape::Text(&grammar::GUEST_PATH), Default("not mounted"), "Where the guest mounts it; an empty disk is formatted as ext4.";
+}
+
+/// `[[machine.disks]]`.
+pub static DISKS_TABLE: Table = Table {
+    path: "machine.disks",
+    about: "A disk for data, besides the one with the system; no part of the image.",
+    keys: &[&DISK_NAME, &DISK_SIZE, &DISK_KEEP, &DISK_TARGET],
+};
 
 keys! {
     /// `machine.ports.guest`.
@@ -332,7 +354,7 @@ pub static SEAL_TABLE: Table = Table {
 /// The keys of `[machine]`, which `[machines.NAME]` has too, behind `more`.
 macro_rules! machine_keys {
     ($($more:expr),*) => {
-        &[$($more,)* &CPUS, &MEMORY, &MACHINE_DISK, &FIRMWARE, &USER, &MACHINE_TIMEOUT, &MACHINE_PROXY, &MACHINE_CERTIFICATES, &PORTS]
+        &[$($more,)* &CPUS, &MEMORY, &MACHINE_DISK, &FIRMWARE, &USER, &MACHINE_TIMEOUT, &MACHINE_PROXY, &MACHINE_CERTIFICATES, &DISKS, &PORTS]
     };
 }
 

@@ -24,6 +24,7 @@ pub fn reference() -> String {
     }
     section(&mut out, "`[seal]`", &keys::SEAL_TABLE);
     section(&mut out, "`[machine]`", &keys::MACHINE_TABLE);
+    section(&mut out, "`[[machine.disks]]`", &keys::DISKS_TABLE);
     section(&mut out, "`[[machine.ports]]`", &keys::PORTS_TABLE);
     let own: Vec<&Key> = keys::MACHINES_TABLE
         .keys

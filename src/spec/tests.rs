@@ -297,7 +297,7 @@ fn problems_in_words() {
         ("[machines.web]\ncpu = 1", "machines.web.cpu: unknown key `cpu`. Did you mean `cpus`?"),
         (
             "[machine]\ndepends_on = [\"a\"]",
-            "machine.depends_on: unknown key `depends_on`. Remove it; known keys are `cpus`, `memory`, `disk`, `firmware`, `user`, `timeout`, `proxy`, `certificates` and `ports`.",
+            "machine.depends_on: unknown key `depends_on`. Remove it; known keys are `cpus`, `memory`, `disk`, `firmware`, `user`, `timeout`, `proxy`, `certificates`, `disks` and `ports`.",
         ),
         (
             "[machines.web]\ndepends_on = [\"dba\"]\n[machines.db]",

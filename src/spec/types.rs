@@ -49,6 +49,19 @@ pub struct Network {
     pub subnet: Option<Subnet>,
 }
 
+/// One entry of `machine.disks`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataDisk {
+    /// `name`: its serial number in the guest.
+    pub name: String,
+    /// `size` in bytes.
+    pub size: u64,
+    /// `keep`: whether it outlives `devbox destroy`; false by default.
+    pub keep: bool,
+    /// `target`: where the guest mounts it; it is left alone if absent.
+    pub target: Option<String>,
+}
+
 /// One entry of `[[hooks]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hook {
@@ -281,6 +294,8 @@ pub struct Machine {
     pub proxy: bool,
     /// `certificates`: whether it trusts the certificates that were added to the host; false by default.
     pub certificates: bool,
+    /// `disks`: more disks; at most 3.
+    pub disks: Vec<DataDisk>,
     /// `[[machine.ports]]`.
     pub ports: Vec<PortForward>,
 }

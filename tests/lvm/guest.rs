@@ -100,6 +100,7 @@ impl Guest {
             firmware: Firmware::Bios,
             accelerator: Accelerator::Tcg,
             disks: disks.collect(),
+            data: vec![],
             seed: None,
             kernel: Some(DirectKernel {
                 kernel: self.kernel.clone(),

@@ -5,6 +5,7 @@
 mod cloning;
 #[path = "../support/containers.rs"]
 mod containers;
+mod disks;
 mod faults;
 mod faulty_images;
 mod faulty_network;

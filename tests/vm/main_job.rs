@@ -131,7 +131,8 @@ fn with_machine(project: &Path, keys: &str) {
     let text = fs::read_to_string(&spec).expect("the example's spec");
     let changed = text.replace("[machine]\n", &format!("[machine]\n{keys}\n"));
     assert_ne!(text, changed, "the example has a [machine] table");
-    fs::write(&spec, changed).expect("write");
+    let disk = "\n[[machine.disks]]\nname = \"data\"\nsize = \"256MiB\"\ntarget = \"/srv/data\"\n";
+    fs::write(&spec, changed + disk).expect("write");
 }
 
 fn the_dev_box_runs(person: &Person, project: &Path) {
@@ -146,6 +147,9 @@ fn the_dev_box_runs(person: &Person, project: &Path) {
         exits(&mut person.devbox(project, &["ssh", "-c", "df --output=size -B1M / | tail -n1"]), 0);
     let mib: u64 = said.out.trim().parse().expect("a number of MiB");
     assert!(mib > 3000, "the root has {mib} MiB, the machine's disk 4 GiB");
+    // Its data disk is formatted, mounted, and will be mounted again.
+    let mounted = "findmnt -no FSTYPE /srv/data && grep -c ' /srv/data auto nofail' /etc/fstab";
+    assert_eq!(exits(&mut person.devbox(project, &["ssh", "-c", mounted]), 0).out, "ext4\n1\n");
     // Writing in the guest changes the overlay alone.
     exits(&mut person.devbox(project, &["ssh", "-c", "sudo touch /etc/changed && sync"]), 0);
     assert_eq!(sha256(&stored), before, "the sealed image changed under the running machine");

@@ -135,6 +135,7 @@ impl Seal<'_> {
                 disk(self.overlay, DiskFormat::Qcow2, false, "devbox-disk"),
                 disk(script, DiskFormat::Raw, true, SERIAL),
             ],
+            data: vec![],
             seed: None,
             kernel: Some(DirectKernel {
                 kernel: kernel.to_owned(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::spec::keys;
 use crate::spec::quantity::{GIB, size_text};
 use crate::spec::reader::{Collector, Reader};
-use crate::spec::types::{Firmware, Machine, PortForward, Protocol, Source};
+use crate::spec::types::{DataDisk, Firmware, Machine, PortForward, Protocol, Source};
 
 /// Two, as most hosts have at least that many.
 const CPUS: u32 = 2;
@@ -16,6 +16,8 @@ const MEMORY: u64 = GIB;
 const TIMEOUT: Duration = Duration::from_secs(600);
 /// The account of `devbox ssh`.
 const ACCOUNT: &str = "dev";
+/// As many as QEMU has places for, beside folders and the network.
+const MOST_DISKS: usize = 3;
 
 pub(super) fn machine(
     top: &Reader<'_, '_>,
@@ -35,6 +37,7 @@ pub(super) fn machine(
         timeout: TIMEOUT,
         proxy: false,
         certificates: false,
+        disks: vec![],
         ports: vec![],
     };
     if !top.has(&keys::MACHINE) {
@@ -52,6 +55,9 @@ pub(super) fn keys_of(
     c: &mut Collector,
 ) -> Machine {
     let mut machine = personal_keys_of(table, machine, source, c);
+    if table.has(&keys::DISKS) {
+        machine.disks = disks(table, c);
+    }
     if let Some(at) = table.text(&keys::FIRMWARE, c) {
         machine.firmware = if at.value == "uefi" { Firmware::Uefi } else { Firmware::Bios };
     }
@@ -106,6 +112,47 @@ pub(super) fn personal_keys_of(
         machine.ports = ports(table, c);
     }
     machine
+}
+
+fn disks(table: &Reader<'_, '_>, c: &mut Collector) -> Vec<DataDisk> {
+    let mut disks: Vec<DataDisk> = vec![];
+    for disk in table.tables(&keys::DISKS, c) {
+        let name = disk.text(&keys::DISK_NAME, c);
+        let size = disk.size(&keys::DISK_SIZE, c);
+        let keep = disk.boolean(&keys::DISK_KEEP, c).unwrap_or(false);
+        let target = disk.text(&keys::DISK_TARGET, c);
+        let (Some(name), Some(size)) = (name, size) else { continue };
+        if ["root", "devbox-seed"].contains(&name.value.as_str()) {
+            let what = format!("`{}` is the name of another disk of the machine", name.value);
+            c.report(&name.path, name.span.clone(), what).hint =
+                Some("Choose another one.".to_owned());
+        }
+        if let Some(at) = &target
+            && at.value.contains([' ', '\t', '\\', '#'])
+        {
+            // The guest's list of filesystems cannot hold it as it is (fstab(5)).
+            c.report(&at.path, at.span.clone(), "a place with such characters cannot be mounted")
+                .hint = Some("Use letters, digits, `-`, `_`, `.` and `/`.".to_owned());
+        }
+        if disks.iter().any(|other| other.name == name.value) {
+            c.report(&name.path, name.span.clone(), "another disk has this name").hint =
+                Some("Give each its own.".to_owned());
+        }
+        if let Some(at) = &target
+            && disks.iter().any(|other| other.target.as_ref() == Some(&at.value))
+        {
+            c.report(&at.path, at.span.clone(), "another disk is mounted there").hint =
+                Some("Give each its own place.".to_owned());
+        }
+        if disks.len() == MOST_DISKS {
+            let what = format!("a machine has at most {MOST_DISKS} data disks");
+            c.report(&name.path, name.span.clone(), what).hint =
+                Some("Put what belongs together on one.".to_owned());
+        }
+        let target = target.map(|at| at.value);
+        disks.push(DataDisk { name: name.value, size: size.value, keep, target });
+    }
+    disks
 }
 
 fn ports(table: &Reader<'_, '_>, c: &mut Collector) -> Vec<PortForward> {
