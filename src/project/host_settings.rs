@@ -15,6 +15,7 @@ use crate::guest::work::as_root;
 use crate::machine::instance::Instance;
 use crate::machine::record::Record;
 use crate::project::Run;
+use crate::project::network::Plan;
 use crate::spec::Machine;
 
 /// Where an administrator adds certificates (update-ca-certificates(8), update-ca-trust(8), trust(1)).
@@ -35,6 +36,7 @@ const TIMEOUT: Duration = Duration::from_secs(300);
 /// The certificates cannot be read, or the guest cannot take them.
 pub(super) async fn hand_over(
     machine: &Machine,
+    network: Option<&Plan>,
     instance: &Instance,
     record: &mut Record,
     run: Run<'_>,
@@ -43,6 +45,9 @@ pub(super) async fn hand_over(
     let mut settings = HostSettings::default();
     if machine.proxy {
         settings.proxies = proxies(|name| std::env::var(name).ok(), events);
+        if let Some(network) = network {
+            past_proxies(&mut settings.proxies, &network.near());
+        }
     }
     if machine.certificates {
         settings.certificates = certificates(&CERTIFICATES.map(Path::new))?;
@@ -92,6 +97,18 @@ fn proxies(
         }
     }
     found
+}
+
+/// No proxy is asked for what is `near`: it could not reach the machines of a private network.
+fn past_proxies(proxies: &mut Vec<(&'static str, String)>, near: &str) {
+    const NAME: &str = "no_proxy";
+    if proxies.is_empty() {
+        return;
+    }
+    match proxies.iter_mut().find(|(name, _)| *name == NAME) {
+        Some((_, value)) => *value = format!("{value},{near}"),
+        None => proxies.extend(seen_by_guest(NAME, near).map(|value| (NAME, value))),
+    }
 }
 
 /// `http://me:***@proxy:3128/`.
@@ -144,6 +161,21 @@ fn certificates(folders: &[&Path]) -> Result<Vec<(String, String)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn machines_of_the_network_are_reached_without_the_proxy() {
+        let near = "web,web.shop,10.77.0.0/24";
+        let mut none = vec![];
+        past_proxies(&mut none, near);
+        assert!(none.is_empty());
+        let proxy = ("http_proxy", "http://proxy:3128/".to_owned());
+        let mut without = vec![proxy.clone()];
+        past_proxies(&mut without, near);
+        assert_eq!(without[1], ("no_proxy", format!("localhost,127.0.0.1,{near}")));
+        let mut with = vec![proxy, ("no_proxy", ".corp".to_owned())];
+        past_proxies(&mut with, near);
+        assert_eq!(with[1], ("no_proxy", format!(".corp,{near}")));
+    }
 
     #[test]
     fn added_certificates_are_found_once_and_other_files_are_none() {

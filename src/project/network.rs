@@ -73,6 +73,13 @@ impl Plan {
         Some(Address { ip: host.ip, prefix: self.subnet.prefix() })
     }
 
+    /// The names and addresses of all machines, as `no_proxy` lists them.
+    pub(super) fn near(&self) -> String {
+        let names = self.hosts.iter().flat_map(|host| [host.name.clone(), host.alias.clone()]);
+        let all = names.filter(|name| !name.is_empty()).chain([self.subnet.to_string()]);
+        all.collect::<Vec<_>>().join(",")
+    }
+
     /// What the guest of the machine `instance` does to be on the network.
     pub(super) fn script(&self, instance: &Instance) -> Option<String> {
         let address = self.address(instance.name())?;

@@ -478,7 +478,7 @@ impl Start<'_> {
     async fn provision(&self, mut record: Record) -> Result<()> {
         let (machine, instance) = (self.machine, &self.instance);
         disks::mount(machine, instance, &record, self.run, &self.events).await?;
-        hand_over(machine, instance, &mut record, self.run, &self.events).await?;
+        hand_over(machine, self.network, instance, &mut record, self.run, &self.events).await?;
         let which = &self.options.provision;
         let done =
             provision(self.spec, &self.instance, &mut record, which, self.run, &self.events).await;
