@@ -49,7 +49,7 @@ if [ -z "$fresh" ] && command -v resize2fs > /dev/null; then
 fi
 link=/dev/disk/by-id/virtio-$name
 if [ -e "$link" ] && ! grep -q "^$link " /etc/fstab; then
-    echo "$link $target auto nofail,discard,x-systemd.device-timeout=10s 0 2" >> /etc/fstab
+    echo "$link $target auto nofail,discard 0 2" >> /etc/fstab
 fi
 if [ -n "$fresh" ]; then echo formatted; fi
 "#;
