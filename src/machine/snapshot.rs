@@ -11,7 +11,10 @@ use super::argv::ROOT_NODE;
 use super::data_disk::NODE_PREFIX;
 use super::qmp::{Failure, Qmp};
 use crate::error::{Error, Result};
+use crate::host;
 
+/// Free bytes, after a failure, that speak for a full disk: the memory of a small machine.
+const LITTLE: u64 = 1 << 30;
 /// Between two looks whether a job has ended.
 const POLL: Duration = Duration::from_millis(10);
 /// For one answer while a job runs: QEMU's main loop is busy writing memory and answers after it.
@@ -29,7 +32,17 @@ impl Machine {
             job(&self.qmp, "snapshot-save", arguments).await
         };
         saved.await.map_err(|e| {
-            Error::failed(format!("cannot save a snapshot of `{}`", self.name)).cause(e)
+            let error =
+                Error::failed(format!("cannot save a snapshot of `{}`", self.name)).cause(e);
+            // QEMU calls a disk that is full an input/output error.
+            match host::free_bytes(self.files.dir()) {
+                Ok(free) if free < LITTLE => error.hint(format!(
+                    "Free some space: the disk with `{}` has {} MiB left, and memory is saved there.",
+                    self.files.dir().display(),
+                    free >> 20
+                )),
+                _ => error,
+            }
         })
     }
 
