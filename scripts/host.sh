@@ -36,6 +36,7 @@ btrfs-progs|mkfs.btrfs|btrfs images, for the kernel to fill
 busybox-static|busybox|the tiny guest of the tests
 dropbear-bin|dropbear|the tiny guest of the tests
 cpio|cpio|the tiny guest of the tests
+rsync|rsync|folders that are copied into a guest
 xorriso|xorriso|a second reader of the seed image
 genisoimage|isoinfo|a third reader of the seed image
 attr|setfattr|extended attributes on test files

@@ -52,6 +52,9 @@ pub mod tools {
     /// The client behind `devbox ssh` and the build's steps.
     pub const SSH: Tool =
         Tool { name: "ssh", why: "to run commands in a guest", package: "openssh-client" };
+    /// Copies folders into guests.
+    pub const RSYNC: Tool =
+        Tool { name: "rsync", why: "to copy folders into a machine", package: "rsync" };
     /// Unpacks Debian packages into a root tree without root.
     pub const MMDEBSTRAP: Tool =
         Tool { name: "mmdebstrap", why: "to build an image from packages", package: "mmdebstrap" };
@@ -157,6 +160,12 @@ pub fn last_lines(bytes: &[u8], n: usize) -> Vec<String> {
     let text = String::from_utf8_lossy(bytes);
     let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
     lines[lines.len().saturating_sub(n)..].iter().map(|l| (*l).to_owned()).collect()
+}
+
+/// Words of `unshare` for a user namespace in which this user and group have other ids.
+#[must_use]
+pub fn as_owner(uid: u32, gid: u32) -> [String; 3] {
+    ["--user".to_owned(), format!("--map-user={uid}"), format!("--map-group={gid}")]
 }
 
 /// The command as a line that a shell would take.

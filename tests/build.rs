@@ -18,7 +18,7 @@ struct Project {
 impl Project {
     /// A project whose steps are `steps` (TOML).
     async fn new(steps: &str) -> Self {
-        Self::of(tiny::raw().await, steps)
+        Self::of(tiny::raw(tiny::KERNEL).await, steps)
     }
 
     /// The same with this source image.
@@ -274,7 +274,7 @@ async fn a_failing_step_says_which_and_shows_its_last_lines() {
 #[tokio::test]
 async fn a_hanging_step_is_stopped_after_its_timeout() {
     let steps = shell("wait", "echo waiting\nsleep 600", "timeout = \"3s\"");
-    let project = Project::of(tiny::qcow2().await, &steps);
+    let project = Project::of(tiny::qcow2(tiny::KERNEL).await, &steps);
     let out = project.run(&["build"]);
     let said = text(&out.stderr);
     assert_eq!(out.status.code(), Some(1), "{said}");

@@ -27,10 +27,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 #[tokio::test]
 async fn the_disk_is_made_once() {
-    let first = tiny::raw().await;
+    let first = tiny::raw(tiny::KERNEL).await;
     assert_eq!(std::fs::metadata(&first).expect("made").len(), tiny::SIZE);
-    assert_eq!(tiny::raw().await, first);
-    assert!(tiny::qcow2().await.exists());
+    assert_eq!(tiny::raw(tiny::KERNEL).await, first);
+    assert!(tiny::qcow2(tiny::KERNEL).await.exists());
 }
 
 fn overlay(dir: &Path, base: &Path) -> Disk {
@@ -62,6 +62,8 @@ fn config(disk: Disk, firmware: Firmware) -> Config {
         agent: false,
         spare_slots: 0,
         card: None,
+        folders: vec![],
+        owner: None,
         memory_file: None,
         incoming: None,
     }
@@ -85,7 +87,7 @@ async fn boots_and_powers_off(firmware: Firmware) {
     .write(&seed)
     .expect("a seed");
 
-    let mut config = config(overlay(dir.path(), &tiny::raw().await), firmware);
+    let mut config = config(overlay(dir.path(), &tiny::raw(tiny::KERNEL).await), firmware);
     config.uuid = uuid;
     config.seed = Some(seed);
     let forward = Forward {
@@ -142,7 +144,7 @@ async fn it_boots_by_uefi_answers_ssh_and_obeys_the_power_button() {
 async fn it_runs_a_script_from_a_second_disk_as_its_only_process() {
     let dir = tempfile::tempdir().expect("a folder");
     let never = CancellationToken::new();
-    let raw = tiny::raw().await;
+    let raw = tiny::raw(tiny::KERNEL).await;
     let boot = dir.path().join("boot");
     std::fs::create_dir(&boot).expect("a folder");
     let tar = raw.with_file_name("root.tar");

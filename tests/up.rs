@@ -25,7 +25,7 @@ impl World {
         std::fs::write(project.join("devbox.toml"), spec).expect("spec");
         let store = Store::open(&root.path().join("home/store")).expect("store");
         let staged = store.stage().expect("staged");
-        std::fs::copy(tiny::qcow2().await, staged.path()).expect("copied");
+        std::fs::copy(tiny::qcow2(tiny::KERNEL).await, staged.path()).expect("copied");
         let text = b"tiny";
         let config = BoxConfig {
             name: "tiny".into(),

@@ -88,6 +88,8 @@ impl Guest {
             agent: false,
             spare_slots: 0,
             card: None,
+            folders: vec![],
+            owner: None,
             memory_file: None,
             incoming: None,
         };

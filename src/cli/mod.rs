@@ -33,6 +33,7 @@ mod ssh;
 mod ssh_config;
 mod status;
 mod suspend;
+mod sync;
 mod templates;
 mod up;
 mod validate;
@@ -93,6 +94,7 @@ enum Verb {
     Halt(halt::Args),
     Reload(reload::Args),
     Provision(provision::Args),
+    Sync(sync::Args),
     Suspend(suspend::Args),
     Resume(resume::Args),
     Snapshot(snapshot::Args),
@@ -130,6 +132,7 @@ impl Verb {
             Verb::Resume(args) => args.events.json,
             Verb::Reload(args) => args.events.json,
             Verb::Provision(args) => args.events.json,
+            Verb::Sync(args) => args.events.json,
             Verb::Clone(args) => args.events.json,
             Verb::Compact(args) => args.events.json,
             Verb::Destroy(args) => args.events.json,
@@ -258,6 +261,7 @@ fn run(cli: Cli) -> Result<u8> {
         Verb::Halt(args) => halt::run(args, &ctx),
         Verb::Reload(args) => reload::run(args, &ctx),
         Verb::Provision(args) => provision::run(args, &ctx),
+        Verb::Sync(args) => sync::run(args, &ctx),
         Verb::Suspend(args) => suspend::run(args, &ctx),
         Verb::Resume(args) => resume::run(args, &ctx),
         Verb::Snapshot(args) => snapshot::run(args, &ctx),

@@ -82,6 +82,7 @@ fn lines(member: &Member, status: &Status) -> Vec<String> {
             let (protocol, guest) = (forward.protocol.as_str(), forward.guest);
             lines.push(format!("port     {ip}:{host} leads to {protocol} port {guest}"));
         }
+        lines.extend(record.folders.iter().map(|folder| format!("mount    {folder}")));
     }
     if status.state == "died" {
         lines.push(format!("QEMU log {}", files.qemu_log().display()));

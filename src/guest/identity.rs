@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::agent::{Agent, Ran};
+use super::folder::Ids;
 use super::keys::KeyPair;
 use crate::digest::hex;
 use crate::error::{Error, Result};
@@ -41,17 +42,29 @@ pub fn new_machine_id() -> Result<String> {
     Ok(crate::host::new_uuid()?.replace('-', ""))
 }
 
+/// An account as the guest has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Its home, absolute.
+    pub home: String,
+    /// Its numbers.
+    pub ids: Ids,
+}
+
 /// Makes a guest ready to be saved as a template: what [`give`] writes is there with its owner and mode,
-/// so that one short script is left for each machine. Returns the home of `user`.
+/// so that one short script is left for each machine. Returns what the guest knows of `user`.
 ///
 /// # Errors
 /// The agent refuses to run programs, or the script failed.
-pub async fn prepare(agent: &mut Agent, user: &str) -> Result<String> {
+pub async fn prepare(agent: &mut Agent, user: &str) -> Result<Account> {
     let script = format!("set -eu\nuser={user}\n{PREPARE}");
     let ran = agent.run("/bin/sh", &["-s"], script.as_bytes(), TIMEOUT).await?;
-    let home = String::from_utf8_lossy(&ran.out).trim().to_owned();
-    if ran.code == 0 && home.starts_with('/') {
-        return Ok(home);
+    let said = String::from_utf8_lossy(&ran.out).into_owned();
+    let mut lines = said.lines();
+    let home = lines.next().filter(|home| home.starts_with('/'));
+    let mut number = || lines.next()?.parse::<u32>().ok();
+    if let (0, Some(home), Some(uid), Some(gid)) = (ran.code, home, number(), number()) {
+        return Ok(Account { home: home.to_owned(), ids: Ids { uid, gid } });
     }
     Err(failed(format!("cannot find the home of `{user}` in the guest"), &ran))
 }
@@ -152,7 +165,7 @@ chmod 700 "$home/.ssh"
 chmod 600 "$home/.ssh/authorized_keys"
 chown "$owner" "$home/.ssh" "$home/.ssh/authorized_keys"
 if [ -x /usr/bin/perl ]; then /usr/bin/perl -e 1; fi
-printf '%s\n' "$home"
+printf '%s\n' "$home" "${owner%:*}" "${owner#*:}"
 "#;
 
 /// The time, and random state: `$entropy` is mixed in, and the kernel takes new state from it at once

@@ -5,6 +5,7 @@ pub mod agent;
 pub mod clock;
 pub mod copy;
 pub mod disks;
+pub mod folder;
 pub mod host_settings;
 pub mod identity;
 pub mod iso9660;

@@ -7,7 +7,8 @@ use serde_json::json;
 
 use super::config::{Accelerator, Config, Disk, DiskFormat, Incoming, NAT_MAC, Network};
 use super::files::Files;
-use super::{card, data_disk, hotplug};
+use super::{card, data_disk, folder, hotplug};
+use crate::guest::folder::FolderKind;
 
 /// The pinned machine type: the guest sees the same hardware whatever newer QEMU runs it.
 ///
@@ -69,6 +70,7 @@ pub fn argv(config: &Config, files: &Files, uefi: Option<&FirmwareImages>) -> Ve
             a.device(&device);
         }
     }
+    folders(&mut a, config);
     if matches!(config.incoming, Some(Incoming::Template(_))) {
         // The state is named over the monitor, after the capabilities that it was saved with.
         a.pair("-incoming", "defer");
@@ -159,6 +161,26 @@ fn spare_slots(a: &mut Args, count: u8) {
             "driver": "pcie-root-port", "id": format!("spare{n}"), "bus": "pcie.0",
             "addr": format!("10.{n}"), "multifunction": true, "chassis": n + 1,
         }));
+    }
+}
+
+/// What serves the folders; their devices come when the guest runs.
+///
+/// `none`: files are what they are on the host, made with the rights of the user whom QEMU runs as, and an
+/// owner that this user cannot give is left out. The other models write owners, modes, and even links
+/// into attributes that only QEMU understands, or want root. QEMU opens each part of a path below the folder by itself and
+/// follows no link, so that no name leads out of it.
+fn folders(a: &mut Args, config: &Config) {
+    for (n, folder) in config.folders.iter().enumerate() {
+        if folder.kind != FolderKind::NineP {
+            continue;
+        }
+        let readonly = if folder.writable { "off" } else { "on" };
+        let before = format!(
+            "local,id={},security_model=none,multidevs=remap,readonly={readonly},path=",
+            folder::tag(n)
+        );
+        a.with_path("-fsdev", &before, &folder.source, "");
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use super::{FirmwareImages, argv};
+use crate::guest::folder::{Folder, FolderKind};
 use crate::machine::config::{
     Accelerator, Card, Config, DirectKernel, Disk, DiskFormat, Firmware, Forward, Incoming,
     Lifetime, MemoryFile, Network, Protocol,
@@ -40,6 +41,8 @@ fn dev_box() -> Config {
         agent: true,
         spare_slots: 2,
         card: None,
+        folders: vec![],
+        owner: None,
         memory_file: None,
         incoming: None,
     }
@@ -128,6 +131,32 @@ fn a_card_on_the_private_network_has_its_own_slot() {
         [
             r#"{"id":"private0","local":{"path":"/run/x/card.sock","type":"unix"},"remote":{"path":"/run/p/a, b.sock","type":"unix"},"type":"dgram"}"#,
             r#"{"bus":"spare7","driver":"virtio-net-pci","id":"private0-dev","mac":"02:00:00:00:00:01","netdev":"private0","romfile":""}"#,
+        ]
+    );
+}
+
+#[test]
+fn folders_are_served_without_a_device_and_read_only_unless_asked() {
+    let folder = |source: &str, writable| Folder {
+        kind: FolderKind::NineP,
+        source: source.into(),
+        target: "/work".to_owned(),
+        writable,
+        exclude: vec![],
+    };
+    let copied = Folder { kind: FolderKind::Rsync, ..folder("/c", true) };
+    let folders = vec![folder("/a,b", false), copied, folder("/d", true)];
+    let with = words(&Config { folders, ..dev_box() }, "/m", None);
+    let without = words(&dev_box(), "/m", None);
+    // The words of `dev_box` stay as they are: a template fits.
+    let more: Vec<&str> = with.strip_prefix(&without).expect("added behind").lines().collect();
+    assert_eq!(
+        more,
+        [
+            "-fsdev",
+            "local,id=devbox0,security_model=none,multidevs=remap,readonly=on,path=/a,,b",
+            "-fsdev",
+            "local,id=devbox2,security_model=none,multidevs=remap,readonly=off,path=/d",
         ]
     );
 }

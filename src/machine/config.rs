@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::data_disk::DataDisk;
+use crate::guest::folder::{Folder, Ids};
 
 /// One virtual machine, complete: the same config gives the same command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +44,11 @@ pub struct Config {
     pub spare_slots: u8,
     /// A card on a private network, in the slot [`super::hotplug::NETWORK_SLOT`].
     pub card: Option<Card>,
+    /// Folders of the host that a device can show to the guest; at most as many as spare slots.
+    pub folders: Vec<Folder>,
+    /// Whom the guest takes for the owner of the host user's files: QEMU then runs in a user namespace
+    /// where the host's user has these ids. Its own ids if absent.
+    pub owner: Option<Ids>,
     /// A file as the guest's memory; anonymous memory if absent.
     pub memory_file: Option<MemoryFile>,
     /// Goes on from this saved state instead of starting the firmware.

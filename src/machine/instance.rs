@@ -220,6 +220,8 @@ impl Instance {
             provisioned: std::collections::BTreeMap::new(),
             disks: vec![],
             host_settings: None,
+            folders: vec![],
+            account: None,
             suspended: None,
             snapshots: std::collections::BTreeMap::new(),
         };

@@ -108,7 +108,15 @@ impl Machine {
         }
         clear_leftovers(&files)?;
         let uefi = prepare_uefi(&config, &files)?;
-        let mut command = Command::new(qemu);
+        let mut command = match config.owner {
+            None => Command::new(qemu),
+            // Becomes QEMU: the process id stays.
+            Some(owner) => {
+                let mut command = Command::new(tools::UNSHARE.find()?);
+                command.args(exec::as_owner(owner.uid, owner.gid)).arg("--").arg(qemu);
+                command
+            }
+        };
         command.args(argv::argv(&config, &files, uefi.as_ref()));
         fs::write(files.command_line(), exec::line(&command) + "\n")?;
         reading.store(config.incoming.is_some(), Ordering::Relaxed);

@@ -9,6 +9,7 @@ pub mod config;
 pub mod data_disk;
 pub mod files;
 pub mod firmware;
+pub mod folder;
 pub mod hotplug;
 pub mod instance;
 mod launch;

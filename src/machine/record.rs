@@ -13,6 +13,7 @@ use super::data_disk::DataDisk;
 use super::ports::BoundForward;
 use super::process::Process;
 use crate::error::{Error, Result};
+use crate::guest::folder::{Folder, Ids};
 
 /// The version of the record's shape.
 pub(super) const FORMAT: u32 = 2;
@@ -80,6 +81,12 @@ pub struct Record {
     /// The digest of what it has of its host's settings; none if it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_settings: Option<String>,
+    /// The folders of the host that it was last started with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub folders: Vec<Folder>,
+    /// The ids of its account in the guest, once they were seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<Ids>,
     /// Its memory is saved in its disk as [`SUSPENDED`], and it goes on from there.
     #[serde(default)]
     pub suspended: Option<Saved>,

@@ -41,6 +41,8 @@ fn empty(dir: &Path, forwards: Vec<Forward>) -> Config {
         agent: true,
         spare_slots: 0,
         card: None,
+        folders: vec![],
+        owner: None,
         memory_file: None,
         incoming: None,
     }

@@ -31,6 +31,8 @@ pub(super) fn shape(machine: &spec::Machine, accelerator: Accelerator) -> Config
         agent: true,
         spare_slots: SPARE_SLOTS,
         card: None,
+        folders: vec![],
+        owner: None,
         memory_file: None,
         incoming: None,
     }
@@ -90,6 +92,8 @@ pub(super) fn saved(
         agent: true,
         spare_slots: shape.spare_slots,
         card: shape.card.then_some(card),
+        folders: vec![],
+        owner: None,
         memory_file: None,
         incoming: Some(Incoming::Snapshot(tag.to_owned())),
     }

@@ -9,6 +9,7 @@ pub mod bundle;
 pub mod clone;
 pub mod compact;
 pub(crate) mod disks;
+mod folders;
 mod hardware;
 mod hooks;
 mod host_settings;
@@ -22,6 +23,7 @@ mod start;
 pub mod status;
 pub mod stop;
 pub mod suspend;
+pub mod sync;
 pub mod up;
 mod warm;
 

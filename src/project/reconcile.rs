@@ -2,9 +2,10 @@
 
 use bytesize::ByteSize;
 
+use crate::guest::folder::Folder;
 use crate::host::Paths;
 use crate::machine::record::{Record, Shape};
-use crate::project::hardware;
+use crate::project::{folders, hardware};
 use crate::spec::{self, Spec};
 use crate::store::Store;
 
@@ -53,4 +54,18 @@ pub(super) fn other_shape(machine: &spec::Machine, record: &Record) -> Option<St
     }
     let changed = changed.join(" and ");
     (!changed.is_empty()).then(|| format!("the spec gives `{}` {changed}", record.name))
+}
+
+/// The folders that are mounted, in words: what only a restart can change. Copies are made anew each time.
+pub(super) fn other_folders(spec: &Spec, record: &Record) -> Option<String> {
+    let wanted = folders::devices(&folders::of_spec(spec, &record.name));
+    if wanted == folders::devices(&record.folders) {
+        return None;
+    }
+    let name = &record.name;
+    let words: Vec<String> = wanted.iter().map(Folder::to_string).collect();
+    Some(match words.is_empty() {
+        true => format!("the spec mounts nothing in `{name}` any more"),
+        false => format!("the spec mounts other folders in `{name}`: {}", words.join(", ")),
+    })
 }

@@ -6,12 +6,13 @@ use crate::crash;
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::exec::{self, tools};
+use crate::guest::ssh::Client;
 use crate::helper;
 use crate::machine::instance::{Instance, State};
 use crate::machine::record::{Record, Saved};
 use crate::machine::{Machine, accel};
 use crate::project::suspend::{attached, not_made, now, ready_again, set_clock};
-use crate::project::{Run, hardware, network};
+use crate::project::{Run, folders, hardware, network};
 
 /// Longest name of a snapshot; qcow2 has room for 65,535 bytes, a list of names has not.
 const LONGEST_NAME: usize = 63;
@@ -45,9 +46,17 @@ pub async fn save(instance: &Instance, name: &str, pushed: bool, run: Run<'_>) -
     run.events.phase(format!("Saving `{}` as `{name}`", instance.name()));
     let saved = match attached(instance, &record, run.events).await? {
         Some(machine) => {
-            // Of a save whose record a crash prevented.
-            machine.delete_snapshot(name).await?;
-            machine.save_snapshot(name).await?;
+            let had = let_go(&machine, instance, &mut record, run).await?;
+            let saved = async {
+                // Of a save whose record a crash prevented.
+                machine.delete_snapshot(name).await?;
+                machine.save_snapshot(name).await
+            };
+            let saved = saved.await;
+            if had {
+                folders::mount(&machine, instance, &mut record, run, run.events).await?;
+            }
+            saved?;
             let ready = record.was_ready(machine.process());
             let provisioned = record.provisioned.clone();
             Saved { made: now(), shape: record.shape, ready, pushed, provisioned }
@@ -67,6 +76,27 @@ pub async fn save(instance: &Instance, name: &str, pushed: bool, run: Run<'_>) -
     Ok(())
 }
 
+/// Unmounts the machine's folders, without which QEMU cannot save it; whether there were any.
+async fn let_go(
+    machine: &Machine,
+    instance: &Instance,
+    record: &mut Record,
+    run: Run<'_>,
+) -> Result<bool> {
+    if !folders::any(machine, record).await? {
+        return Ok(false);
+    }
+    if machine.paused().await? {
+        return Err(Error::failed(format!(
+            "`{}` is suspended and has folders mounted, which cannot be saved with it",
+            instance.name()
+        ))
+        .hint("Let it go on with `devbox resume` first."));
+    }
+    folders::unmount(machine, instance, record, run).await?;
+    Ok(true)
+}
+
 /// Goes back to the snapshot `name`; what happened since is lost.
 ///
 /// # Errors
@@ -76,7 +106,7 @@ pub async fn restore(instance: &Instance, name: &str, run: Run<'_>) -> Result<Th
     let _lock = instance.lock("devbox snapshot")?;
     let record = record(instance)?;
     let saved = find(instance, &record, name)?.clone();
-    let record = Record {
+    let mut record = Record {
         provisioned: saved.provisioned.clone(),
         // What the guest had of its host then is not known: the next `up` hands it over again.
         host_settings: record.host_settings.map(|_| String::new()),
@@ -97,30 +127,42 @@ pub async fn restore(instance: &Instance, name: &str, run: Run<'_>) -> Result<Th
         run.events.done(format!("the disk is that of `{name}`"), start.elapsed());
         return Ok(Then::Stopped);
     }
-    if let Ok(client) = instance.client(&record) {
-        // The guest's end of the connection is of another time.
-        client.disconnect().await;
-    }
-    let machine = match machine {
-        Some(machine) if record.shape == saved.shape => {
+    let client = instance.client(&record).ok();
+    let (machine, mut record) = match machine {
+        // A snapshot has no devices of folders: a machine that cannot let go of them is started anew.
+        Some(machine)
+            if record.shape == saved.shape
+                && let_go(&machine, instance, &mut record, run).await.is_ok() =>
+        {
+            disconnect(client).await;
             machine.pause().await?;
             machine.load_snapshot(name).await?;
             machine.go_on().await?;
             let ready = ready_again(&machine, &saved);
-            instance.save(&Record { suspended: None, ready, ..record })?;
-            machine
+            let record = Record { suspended: None, ready, ..record };
+            instance.save(&record)?;
+            (machine, record)
         }
         other => {
+            disconnect(client).await;
             if let Some(mut machine) = other {
                 machine.switch_off().await?;
             }
             let record = Record { suspended: None, ..record };
-            self::start(instance, record, &saved, name, run, run.events).await?.0
+            self::start(instance, record, &saved, name, run, run.events).await?
         }
     };
     set_clock(&machine, run.events).await;
+    folders::mount(&machine, instance, &mut record, run, run.events).await?;
     run.events.done(format!("`{}` goes on from `{name}`", instance.name()), start.elapsed());
     Ok(Then::Runs)
+}
+
+/// The guest's end of the connection is of another time.
+async fn disconnect(client: Option<Client>) {
+    if let Some(client) = client {
+        client.disconnect().await;
+    }
 }
 
 /// Removes the snapshot `name`.
@@ -192,7 +234,8 @@ pub(super) async fn start(
         ));
     }
     let card = network::card(instance, run.paths);
-    let config = hardware::saved(instance, &record, shape, card, tag);
+    let mut config = hardware::saved(instance, &record, shape, card, tag);
+    folders::configure(&mut config, &record, events)?;
     let (dir, runtime) = (instance.files().dir(), instance.files().runtime());
     let machine = Machine::launch(config, dir, runtime, events, run.cancel).await?;
     record.forwards = machine.forwards().to_vec();

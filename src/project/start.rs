@@ -27,7 +27,7 @@ use crate::project::provision::provision;
 use crate::project::suspend::{self, Woken};
 use crate::project::up::{Options, Wait};
 use crate::project::warm::{self, Wanted, Way};
-use crate::project::{Run, disks, hardware, reconcile};
+use crate::project::{Run, disks, folders, hardware, reconcile, sync};
 use crate::spec::{self, Spec};
 use crate::store::Store;
 
@@ -173,6 +173,7 @@ impl Start<'_> {
     async fn restore(&self, template: &Template, disk: u64) -> Result<(), Unrestored> {
         let (start, name) = (Instant::now(), self.instance.name());
         let mut record = self.create(disk, Some(template)).map_err(Unrestored::Failed)?;
+        record.account = template.ids();
         self.events
             .phase(format!("Starting `{name}` from the template of {}", template.reference()));
         let mut machine = self.launch(&mut record, Some(template)).await?;
@@ -231,9 +232,9 @@ impl Start<'_> {
         let given = async {
             let socket = machine.files().agent_socket();
             let mut agent = Agent::connect(&socket, AGENT_WAIT).await?;
-            let home = identity::prepare(&mut agent, &record.user).await?;
+            let account = identity::prepare(&mut agent, &record.user).await?;
             drop(agent);
-            self.identify(machine, &home, record).await
+            self.identify(machine, &account.home, record).await
         };
         if let Err(e) = given.await {
             self.events.warn(format!(
@@ -301,9 +302,10 @@ impl Start<'_> {
         }
     }
 
-    /// Says what of the spec's hardware a machine that runs does not have, and how it would.
+    /// Says what of the spec's hardware and folders a machine that runs does not have, and how it would.
     fn mention_other_shape(&self, record: &Record) {
-        if let Some(why) = reconcile::other_shape(self.machine, record) {
+        let shape = reconcile::other_shape(self.machine, record);
+        for why in shape.into_iter().chain(reconcile::other_folders(self.spec, record)) {
             self.events.warn(format!("{why}; to change over, run `{}`", self.command("reload")));
         }
     }
@@ -322,19 +324,21 @@ impl Start<'_> {
     async fn resume(&self, record: &Record, was_ready: bool) -> Result<bool> {
         let name = self.instance.name();
         self.ensure_helper().await;
-        if was_ready && self.network.is_none() {
+        // QEMU need not be asked where nothing of it is wanted.
+        if was_ready && self.network.is_none() && folders::devices(&record.folders).is_empty() {
             self.events.note(format!("`{name}` runs already"));
-            self.provision(record.clone()).await?;
+            let mut record = record.clone();
+            self.folders(None, &mut record).await?;
+            self.provision(record).await?;
             return Ok(true);
         }
-        let files = self.instance.files();
-        let attached =
-            Machine::attach(name, &record.uuid, files.dir(), files.runtime(), &self.events).await?;
+        let attached = suspend::attached(&self.instance, record, &self.events).await?;
         let Some(mut machine) = attached else { return Ok(false) };
         if was_ready {
             self.events.note(format!("`{name}` runs already"));
             let mut record = record.clone();
             self.join(&machine, &mut record).await?;
+            self.folders(Some(&machine), &mut record).await?;
             self.provision(record).await?;
             return Ok(true);
         }
@@ -395,6 +399,8 @@ impl Start<'_> {
             // A template knows no card: its machines get theirs when they run.
             config.card = Some(network::card(&self.instance, self.run.paths));
         }
+        record.folders = folders::of_spec(self.spec, &self.machine.name);
+        folders::configure(&mut config, record, &self.events).map_err(Unrestored::Failed)?;
         let shape = Shape::from(&config);
         let (dir, runtime) = (self.instance.files().dir(), self.instance.files().runtime());
         let machine = Machine::restore(config, dir, runtime, &self.events, self.run.cancel).await?;
@@ -471,13 +477,43 @@ impl Start<'_> {
         if origin != Origin::Template {
             self.join(machine, &mut record).await?;
         }
-        if self.options.wait == Wait::Ready { self.provision(record).await } else { Ok(()) }
+        if self.options.wait != Wait::Ready {
+            return Ok(());
+        }
+        self.folders(Some(machine), &mut record).await?;
+        self.provision(record).await
+    }
+
+    /// Mounts the data disks, then the folders, which may lie on them; the machine goes on where a folder
+    /// fails, since it can be of use without. `machine` may be absent where no folder has a device.
+    async fn folders(&self, machine: Option<&Machine>, record: &mut Record) -> Result<()> {
+        disks::mount(self.machine, &self.instance, record, self.run, &self.events).await?;
+        let mounted = async {
+            if let Some(machine) = machine {
+                folders::mount(machine, &self.instance, record, self.run, &self.events).await?;
+            }
+            let copied = sync::copies(self.spec, &self.machine.name);
+            if copied.is_empty() {
+                return Ok(());
+            }
+            let client = self.instance.client(record)?;
+            sync::copy_all(&client, &copied, self.run.cancel, &self.events).await
+        };
+        let mounted = mounted.await;
+        mounted.map_err(|e| match e.kind() {
+            Kind::Interrupted => e,
+            _ if self.passing => self.bundled(e, vec![]),
+            _ => e.hint(format!(
+                "`{}` runs; after a correction, run `{}`.",
+                self.machine.name,
+                self.command("reload")
+            )),
+        })
     }
 
     /// Does what of `[[provision]]` is due; the machine goes on where it fails, since the cause is inside.
     async fn provision(&self, mut record: Record) -> Result<()> {
         let (machine, instance) = (self.machine, &self.instance);
-        disks::mount(machine, instance, &record, self.run, &self.events).await?;
         hand_over(machine, self.network, instance, &mut record, self.run, &self.events).await?;
         let which = &self.options.provision;
         let done =

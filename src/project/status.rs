@@ -87,6 +87,7 @@ impl Status {
             "ssh_port": self.ssh_port(),
             "forwards": forwards,
             "address": record.and_then(|r| r.address).map(|address| address.ip),
+            "mounts": record.map_or(&[][..], |r| &r.folders),
             "overrides": record.map_or(&[][..], |r| &r.overrides),
             "serial_log": record.map(|_| instance.files().serial_log()),
             "qemu_log": record.map(|_| instance.files().qemu_log()),

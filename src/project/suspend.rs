@@ -13,7 +13,7 @@ use crate::machine::instance::{Instance, State};
 use crate::machine::record::{Ready, Record, SUSPENDED, Saved};
 use crate::project::hooks::hooks;
 use crate::project::order::{self, Node};
-use crate::project::{Member, Run, snapshot};
+use crate::project::{Member, Run, folders, snapshot};
 
 /// Suspends the machines that run; with `to_disk`, their memory is saved and QEMU ends.
 ///
@@ -42,7 +42,7 @@ pub async fn suspend(members: &[&Member], to_disk: bool, run: Run<'_>) -> Result
             hooks("before-suspend", instance, run, run.events).await?;
         }
         if to_disk {
-            save(instance, machine, record, run.events).await?;
+            save(instance, machine, record, run).await?;
         } else {
             machine.pause().await?;
             let hint = "go on with `devbox resume`";
@@ -153,6 +153,9 @@ async fn awake(
     helper::ensure(run.paths, instance.project(), events).await;
     // Of an earlier time to disk, also of one that a crash kept from being finished.
     machine.delete_snapshot(SUSPENDED).await?;
+    if let Some(mut record) = instance.record()? {
+        folders::mount(machine, instance, &mut record, run, events).await?;
+    }
     events.done(format!("`{name}` goes on"), start.elapsed());
     hooks("after-resume", instance, run, events).await?;
     Ok(Woken::Yes)
@@ -173,23 +176,34 @@ async fn save(
     instance: &Instance,
     mut machine: Machine,
     mut record: Record,
-    events: &Events,
+    run: Run<'_>,
 ) -> Result<()> {
-    let (start, name) = (Instant::now(), instance.name());
+    let (start, name, events) = (Instant::now(), instance.name(), run.events);
     events.phase(format!("Saving the memory of `{name}`"));
     let shape = record.shape.ok_or_else(|| {
         Error::failed(format!("it is not known what hardware `{name}` runs on"))
             .hint(format!("Restart it with `devbox reload {name}`."))
     })?;
     let was_paused = machine.paused().await?;
+    let folders = folders::any(&machine, &record).await?;
+    if folders {
+        // A guest that stands still lets go of nothing.
+        machine.go_on().await?;
+        let unmounted = folders::unmount(&machine, instance, &mut record, run).await;
+        if unmounted.is_err() && was_paused {
+            machine.pause().await?;
+        }
+        unmounted?;
+    }
     machine.pause().await?;
     let saved = async {
         machine.delete_snapshot(SUSPENDED).await?;
         machine.save_snapshot(SUSPENDED).await
     };
     if let Err(e) = saved.await {
-        if !was_paused {
+        if !was_paused || folders {
             machine.go_on().await?;
+            folders::mount(&machine, instance, &mut record, run, events).await?;
         }
         return Err(e.hint("The machine goes on. Free some space, or suspend it in memory."));
     }

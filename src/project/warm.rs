@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::exec::last_lines;
 use crate::guest::agent::Agent;
-use crate::guest::identity;
+use crate::guest::identity::{self, Account};
 use crate::guest::keys::KeyPair;
 use crate::guest::seed::instance_id;
 use crate::image::container::Options;
@@ -135,7 +135,7 @@ impl Wanted<'_> {
         };
         let _ = fs::remove_dir_all(&runtime);
         let way = match result {
-            Ok(Ok(home)) => Ok(Way::Warm(Box::new(templates.publish(&staging, made, home)?))),
+            Ok(Ok(account)) => Ok(Way::Warm(Box::new(templates.publish(&staging, made, account)?))),
             Ok(Err(reason)) => {
                 templates.refuse(&staging, made, &reason)?;
                 Ok(Way::Cold(format!("there is no template of this box: {reason}")))
@@ -148,7 +148,7 @@ impl Wanted<'_> {
         way
     }
 
-    /// Boots the box in `dir`, waits until it is ready and saves it there; gives the home of the account.
+    /// Boots the box in `dir`, waits until it is ready and saves it there; gives its account.
     /// The inner error says that this box cannot be a template, whenever it is tried.
     async fn make(
         &self,
@@ -157,7 +157,7 @@ impl Wanted<'_> {
         made: &Made,
         run: Run<'_>,
         events: &Events,
-    ) -> Result<std::result::Result<String, String>> {
+    ) -> Result<std::result::Result<Account, String>> {
         let parts = Parts::new(dir);
         let seed = dir.join("seed.iso");
         new_layer(&self.base.disk, &parts.disk, self.disk)?;
@@ -197,13 +197,13 @@ impl Wanted<'_> {
                     let code = ran.code;
                     return Err(Error::failed(format!("its guest is not ready ({code}): {last}")));
                 }
-                let home = identity::prepare(&mut agent, self.user).await?;
+                let account = identity::prepare(&mut agent, self.user).await?;
                 identity::sync(&mut agent).await?;
-                Ok(home)
+                Ok(account)
             };
             tokio::select! {
                 settled = settle => match settled {
-                    Ok(home) => Ok(Ok(home)),
+                    Ok(account) => Ok(Ok(account)),
                     Err(e) => {
                         // A QEMU that was killed closes the agent's port first.
                         tokio::time::sleep(PAUSE).await;
@@ -220,8 +220,8 @@ impl Wanted<'_> {
             }
         };
         match settled.await {
-            Ok(Ok(home)) => match machine.save(&parts.state).await {
-                Ok(()) => Ok(Ok(home)),
+            Ok(Ok(account)) => match machine.save(&parts.state).await {
+                Ok(()) => Ok(Ok(account)),
                 Err(e) => Ok(Err(reason(&e))),
             },
             other => {

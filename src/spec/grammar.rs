@@ -176,6 +176,15 @@ pub static GUEST_PATH: Grammar = Grammar {
     repairs: &[NO_SLASH],
 };
 
+/// A pattern of rsync: one line, and no option of ours for it begins with a sign of its own.
+pub static RSYNC_PATTERN: Grammar = Grammar {
+    expected: "one line of 1 to 4096 bytes",
+    pattern: r"^[^\x00-\x1f\x7f-\x9f]+$",
+    longest: 4096,
+    check: |s| !s.is_empty() && !s.chars().any(char::is_control),
+    repairs: &[],
+};
+
 /// A shell script.
 pub static SCRIPT: Grammar = Grammar {
     expected: "a script that is not empty",

@@ -200,6 +200,23 @@ keys! {
 }
 
 keys! {
+    /// `mounts`.
+    MOUNTS: "mounts", Shape::List(&MOUNTS_TABLE), Default("none"), "Folders of the host that machines see; no part of the image.";
+    /// `mounts.type`.
+    MOUNT_TYPE: "type", Shape::Choice(MOUNT_TYPES), Default("9p"), "`9p`: the folder itself, shown by QEMU; the guest's kernel needs 9p. `rsync`: a copy, made at `up` and by `devbox sync`.";
+    /// `mounts.source`.
+    MOUNT_SOURCE: "source", Shape::Text(&grammar::HOST_PATH), Required, "The folder on the host, relative to the folder of devbox.toml; `~/` is your home.";
+    /// `mounts.target`.
+    MOUNT_TARGET: "target", Shape::Text(&grammar::GUEST_PATH), Required, "Where the guest sees it; made if it is not there.";
+    /// `mounts.writable`.
+    MOUNT_WRITABLE: "writable", Shape::Boolean, Default("false"), "Whether the guest may change what is in it. Not for `rsync`, whose copy is the guest's own.";
+    /// `mounts.exclude`.
+    MOUNT_EXCLUDE: "exclude", Shape::Set(&Shape::Text(&grammar::RSYNC_PATTERN)), Default("none"), "Of `rsync`: patterns (as for `rsync --exclude`) of what is neither copied nor deleted.";
+    /// `mounts.machines`.
+    MOUNT_MACHINES: "machines", Shape::Set(&Shape::Text(&grammar::LABEL)), Default("all"), "The machines that it is for.";
+}
+
+keys! {
     /// `hooks`.
     HOOKS: "hooks", Shape::List(&HOOKS_TABLE), Default("none"), "Scripts before and after what devbox does with machines; no part of the image.";
     /// `hooks.when`.
@@ -269,6 +286,23 @@ pub static HOOKS_TABLE: Table = Table {
     ],
 };
 
+/// Values of `mounts.type`.
+pub static MOUNT_TYPES: &[&str] = &["9p", "rsync"];
+
+/// `[[mounts]]`.
+pub static MOUNTS_TABLE: Table = Table {
+    path: "mounts",
+    about: "A folder of the host that machines see. Read-only unless asked otherwise; in a writable one a guest does what it wants, with your rights.",
+    keys: &[
+        &MOUNT_TYPE,
+        &MOUNT_SOURCE,
+        &MOUNT_TARGET,
+        &MOUNT_WRITABLE,
+        &MOUNT_EXCLUDE,
+        &MOUNT_MACHINES,
+    ],
+};
+
 /// Values of `provision.run`.
 pub static RUN_RULES: &[&str] = &["once", "on-change", "always"];
 
@@ -294,7 +328,7 @@ pub static SPEC: Table = Table {
     about: "One box: what its image is made of, and how a dev box runs it.",
     keys: &[
         &NAME, &VERSION, &ARCH, &SOURCE, &STEPS, &SEAL, &OUTPUTS, &MACHINE, &MACHINES, &NETWORK,
-        &PROVISION, &HOOKS,
+        &MOUNTS, &PROVISION, &HOOKS,
     ],
 };
 
@@ -384,7 +418,7 @@ keys! {
 pub static PERSONAL: Table = Table {
     path: "",
     about: "What one person has otherwise than the spec; no part of the image or of any digest.",
-    keys: &[&PERSONAL_MACHINE, &PERSONAL_MACHINES],
+    keys: &[&PERSONAL_MACHINE, &PERSONAL_MACHINES, &MOUNTS],
 };
 
 /// `[machine]` of personal settings.

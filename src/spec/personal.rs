@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::spec::load::{parse_as, text_of};
 use crate::spec::quantity::size_text;
-use crate::spec::types::{Machine, PortForward, Protocol, Spec};
+use crate::spec::types::{Machine, Mount, PortForward, Protocol, Spec};
 use crate::spec::{Problems, decode};
 
 /// The file beside the spec.
@@ -67,9 +67,30 @@ fn layer(
     file: &Path,
     overrides: &mut Vec<Override>,
 ) -> Result<(), Problems> {
-    let machines = parse_as(text, file, |table, c| {
-        Some(decode::personal(table, &spec.machines, &spec.source, c))
-    })?;
+    // What is relative starts beside the file; on the command line, beside the spec.
+    let dir = match file.parent().filter(|dir| dir.is_absolute()) {
+        Some(dir) => dir.to_owned(),
+        None => spec.dir.clone(),
+    };
+    let (machines, mounts) =
+        parse_as(text, file, |table, c| Some(decode::personal(table, spec, &dir, c)))?;
+    for machine in &machines {
+        let shown = |mounts: &[Mount]| -> Vec<String> {
+            let here = mounts.iter().filter(|mount| mount.is_for(&machine.name));
+            here.map(|m| format!("{} on {}", m.source.display(), m.target)).collect()
+        };
+        let (old, new) = (shown(&spec.mounts), shown(&mounts));
+        if old != new {
+            overrides.retain(|o| o.machine != machine.name || o.key != "mounts");
+            overrides.push(Override {
+                machine: machine.name.clone(),
+                key: "mounts".to_owned(),
+                value: new.join(", "),
+                from: file.display().to_string(),
+            });
+        }
+    }
+    spec.mounts = mounts;
     for (old, new) in spec.machines.iter().zip(&machines) {
         for (key, value) in differences(old, new) {
             overrides.retain(|o| (o.machine.as_str(), o.key.as_str()) != (new.name.as_str(), key));
@@ -196,5 +217,32 @@ mod tests {
             assert_eq!(e.kind(), crate::error::Kind::Usage);
             assert!(e.to_string().contains(word), "{set}: {e}");
         }
+    }
+
+    #[test]
+    fn own_mounts_are_added_and_stand_in_place_of_those_of_the_same_target() {
+        let dir = tempfile::tempdir().expect("a folder");
+        for name in ["a", "b"] {
+            std::fs::create_dir(dir.path().join(name)).expect("made");
+        }
+        let more = format!("{SEVERAL}[[mounts]]\nsource = \"a\"\ntarget = \"/work\"\n");
+        let mut spec = spec(&more, dir.path());
+        let own = "[[mounts]]\nsource = \"b\"\ntarget = \"/work\"\nmachines = [\"db\"]\nwritable = true\n\
+            [[mounts]]\nsource = \"b\"\ntarget = \"/more\"\nmachines = [\"db\"]\n";
+        std::fs::write(dir.path().join(LOCAL_FILE), own).expect("written");
+        let overrides = apply(&mut spec, &dir.path().join("none"), &[]).expect("valid");
+        let of = |machine: &str| -> Vec<(String, bool)> {
+            let here = spec.mounts.iter().filter(|mount| mount.is_for(machine));
+            here.map(|m| (format!("{}{}", m.source.display(), m.target), m.writable)).collect()
+        };
+        let at =
+            |name: &str| dir.path().canonicalize().expect("there").join(name).display().to_string();
+        assert_eq!(of("web"), [(format!("{}/work", at("a")), false)]);
+        assert_eq!(
+            of("db"),
+            [(format!("{}/work", at("b")), true), (format!("{}/more", at("b")), false)]
+        );
+        assert_eq!(overrides.len(), 1, "{overrides:?}");
+        assert_eq!((overrides[0].machine.as_str(), overrides[0].key.as_str()), ("db", "mounts"));
     }
 }

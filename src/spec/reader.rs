@@ -87,6 +87,12 @@ impl<'d, 'i> Reader<'d, 'i> {
         At { value: (), path: self.path.clone(), span: self.span.clone() }
     }
 
+    /// Where a key of this table stands, whatever its value.
+    pub(crate) fn place_of(&self, key: &Key) -> At<()> {
+        let span = self.key_span(key).unwrap_or_else(|| self.span.clone());
+        At { value: (), path: self.path_of(key.name), span }
+    }
+
     /// The path of a key of this table.
     pub(crate) fn path_of(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }

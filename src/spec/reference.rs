@@ -34,6 +34,7 @@ pub fn reference() -> String {
         .collect();
     rows(&mut out, "`[machines.NAME]`", keys::MACHINES_TABLE.about, &own);
     section(&mut out, "`[network]`", &keys::NETWORK_TABLE);
+    section(&mut out, "`[[mounts]]`", &keys::MOUNTS_TABLE);
     section(&mut out, "`[[provision]]`", &keys::PROVISION_TABLE);
     section(&mut out, "`[[hooks]]`", &keys::HOOKS_TABLE);
     out.truncate(out.trim_end().len());

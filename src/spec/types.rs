@@ -34,6 +34,8 @@ pub struct Spec {
     pub machines: Vec<Machine>,
     /// `[network]`: the network between the machines. No part of the image.
     pub network: Network,
+    /// `[[mounts]]`: folders of the host that machines see. No part of the image.
+    pub mounts: Vec<Mount>,
     /// `[[provision]]`: what is done in machines when they come up, in this order. No part of the image.
     pub provision: Vec<Provision>,
     /// `[[hooks]]`: what is done before and after verbs. No part of the image.
@@ -79,6 +81,40 @@ pub struct Hook {
     pub stops: bool,
     /// `machines`: names of machines; all if absent.
     pub machines: Option<Vec<String>>,
+}
+
+/// One entry of `[[mounts]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// `type`; `9p` by default.
+    pub kind: MountKind,
+    /// `source`: a folder, absolute and without links on the way to it.
+    pub source: PathBuf,
+    /// `target`: absolute path in the guest, each one its own in a machine.
+    pub target: String,
+    /// `writable`; false by default.
+    pub writable: bool,
+    /// `exclude`: patterns of rsync.
+    pub exclude: Vec<String>,
+    /// `machines`: names of machines; all if absent.
+    pub machines: Option<Vec<String>>,
+}
+
+impl Mount {
+    /// Whether it is for the machine of this name.
+    #[must_use]
+    pub fn is_for(&self, machine: &str) -> bool {
+        self.machines.as_ref().is_none_or(|names| names.iter().any(|name| name == machine))
+    }
+}
+
+/// `mounts.type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MountKind {
+    /// The folder itself, shown by QEMU.
+    NineP,
+    /// A copy.
+    Rsync,
 }
 
 /// One entry of `[[provision]]`.

@@ -60,6 +60,8 @@ fn schema_and_parser_agree_on_form() {
         rest(
             "[machines.a]\ncpus = 1\n[machines.b-1]\ndepends_on = [\"a\"]\nports = [{ guest = 80 }]",
         ),
+        rest("[[mounts]]\nsource = \".\"\ntarget = \"/work\"\nwritable = true"),
+        rest("[[mounts]]\ntype = \"rsync\"\nsource = \".\"\ntarget = \"/w\"\nexclude = [\"/a*\"]"),
         source(&format!("type = \"image\"\npath = \"f\"\nsha256 = \"{SHA}\"")),
         source("type = \"image\"\nurl = \"https://h/x.img\"\nchecksums = \"https://h/SHA256SUMS\""),
     ];
@@ -91,6 +93,12 @@ fn schema_and_parser_agree_on_form() {
         rest("[[steps]]\ntype = \"file\"\nsource = \"f\"\ntarget = \"etc/f\""),
         rest("[[steps]]\ntype = \"dance\""),
         rest("[[steps]]\ninline = \"x\""),
+        rest("[[mounts]]\nsource = \".\""),
+        rest("[[mounts]]\nsource = \".\"\ntarget = \"work\""),
+        rest("[[mounts]]\nsource = \".\"\ntarget = \"/a/../b\""),
+        rest("[[mounts]]\nsource = \".\"\ntarget = \"/a\"\ntype = \"nfs\""),
+        rest("[[mounts]]\nsource = \".\"\ntarget = \"/a\"\nwritable = \"yes\""),
+        rest("[[mounts]]\ntype = \"rsync\"\nsource = \".\"\ntarget = \"/a\"\nexclude = [\"\"]"),
         rest("[seal]\nepoch = 0"),
         source("type = \"image\"\npath = \"f\""),
         source(&format!(

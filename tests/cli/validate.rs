@@ -28,6 +28,48 @@ fn all_problems_as_json_on_standard_output() {
 }
 
 #[test]
+fn mounts_that_cannot_be_are_named_each_with_a_hint() {
+    let s = Sandbox::new();
+    s.write("file", "");
+    s.write("dir/file", "");
+    let mount = |source: &str, target: &str, more: &str| {
+        format!("[[mounts]]\nsource = \"{source}\"\ntarget = \"{target}\"\n{more}\n")
+    };
+    let head = "name = \"web\"\nversion = \"1.0.0\"\narch = \"amd64\"\n[source]\ntype = \"packages\"\n\
+        suite = \"bookworm\"\n[machines.a]\nuser = \"ada\"\n[machines.b]\n";
+    let good = [
+        mount("dir", "/work", "writable = true"),
+        mount("dir", "/home/ada/work", "machines = [\"a\"]"),
+        mount(".", "/home/ada/work", "machines = [\"b\"]"),
+        mount("~", "/data", "type = \"rsync\"\nexclude = [\".git/\"]"),
+    ];
+    s.write("devbox.toml", &format!("{head}{}", good.concat()));
+    let said = s.run(&["validate"]);
+    assert!(said.starts_with("exit 0\n"), "{said}");
+    let bad = [
+        mount("none", "/work", ""),
+        mount("file", "/work/2", ""),
+        mount("dir", "work", ""),
+        mount("dir", "/etc", ""),
+        mount("dir", "/proc/x", ""),
+        mount("dir", "/home/ada", ""),
+        mount("dir", "/a/../b", ""),
+        mount("dir", "/same", ""),
+        mount(".", "/same", "machines = [\"b\"]"),
+        mount("dir", "/c", "type = \"nfs\""),
+        mount("dir", "/d", "type = \"rsync\"\nwritable = true"),
+        mount("dir", "/e", "exclude = [\"x\"]"),
+        mount("dir", "/f", "machines = [\"c\"]"),
+    ];
+    s.write("devbox.toml", &format!("{head}{}", bad.concat()));
+    insta::assert_snapshot!(s.run(&["validate"]));
+    let many: Vec<String> = (0..8).map(|n| mount("dir", &format!("/m{n}"), "")).collect();
+    s.write("devbox.toml", &format!("{head}{}", many.concat()));
+    let said = s.run(&["validate"]);
+    assert!(said.contains("`a` has 8 mounts of type `9p`, and room for 7"), "{said}");
+}
+
+#[test]
 fn a_spec_is_found_from_below_and_by_file_or_folder() {
     let s = Sandbox::new();
     s.write("devbox.toml", "name = \"web\"\nversion = \"1.0.0\"\n[source]\ntype = \"packages\"\nsuite = \"bookworm\"\n");

@@ -167,7 +167,10 @@ async fn volumes_are_what_the_kernel_maps() {
     let (places, sums) = data(folder.path());
     blank(folder.path());
     let (disk, data) = (folder.path().join("disk.raw"), folder.path().join("data"));
-    let guest = Guest::new(&tiny::raw().await.with_file_name("root.tar"), &places);
+    let guest = Guest::new(
+        &tiny::raw(tiny::KERNEL).await.with_file_name(format!("root-{}.tar", tiny::KERNEL)),
+        &places,
+    );
     let began = Instant::now();
     guest.run("make", &[(&disk, true), (&data, false)]).await;
     eprintln!("made after {:.1} s", began.elapsed().as_secs_f64());

@@ -34,24 +34,28 @@ fn version() -> String {
     hex(&sha256(text.as_bytes()))[..16].to_owned()
 }
 
-/// The disk, raw and read-only: put an overlay on it. Made on first use, from Debian's packages over
+/// The kernel that most tests boot: Debian's for virtual machines, which has no 9p.
+pub(crate) const KERNEL: &str = "cloud-amd64";
+
+/// The disk with one of Debian's kernels ([`KERNEL`]; `amd64` has all drivers), raw and read-only: put an
+/// overlay on it. Made on first use, from Debian's packages over
 /// the network (`DEVBOX_TEST_MIRROR` names another mirror than Debian's); takes some ten seconds.
-pub(crate) async fn raw() -> PathBuf {
+pub(crate) async fn raw(kernel: &str) -> PathBuf {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("tiny");
     std::fs::create_dir_all(&dir).expect("target/ can be written");
-    let disk = dir.join(format!("{}.raw", version()));
+    let disk = dir.join(format!("{}-{kernel}.raw", version()));
     // One test program makes it, the others wait.
     let lock = std::fs::File::create(dir.join("lock")).expect("target/ can be written");
     lock.lock().expect("the lock can be taken");
     if disk.exists() {
         return disk;
     }
-    let tar = dir.join("root.tar");
+    let tar = dir.join(format!("root-{kernel}.tar"));
     let mut make = Command::new("sh");
     make.arg(recipe().join("make")).arg(&tar).stdin(Stdio::null());
-    if let Ok(mirror) = std::env::var("DEVBOX_TEST_MIRROR") {
-        make.arg(mirror);
-    }
+    let mirror = std::env::var("DEVBOX_TEST_MIRROR");
+    make.arg(mirror.as_deref().unwrap_or("http://deb.debian.org/debian"));
+    make.args(["bookworm", kernel]);
     let out = make.output().expect("sh runs");
     assert!(out.status.success(), "tiny/make failed: {}", String::from_utf8_lossy(&out.stderr));
     let layout = Layout {
@@ -72,8 +76,8 @@ pub(crate) async fn raw() -> PathBuf {
 }
 
 /// The same disk as qcow2, for tests of what reads one.
-pub(crate) async fn qcow2() -> PathBuf {
-    let raw = raw().await;
+pub(crate) async fn qcow2(kernel: &str) -> PathBuf {
+    let raw = raw(kernel).await;
     let qcow2 = raw.with_extension("qcow2");
     if !qcow2.exists() {
         let partial = raw.with_extension(format!("qcow2-{}", std::process::id()));

@@ -9,6 +9,7 @@ mod disks;
 mod faults;
 mod faulty_images;
 mod faulty_network;
+mod folders;
 mod full_disk;
 mod killed;
 mod machines;

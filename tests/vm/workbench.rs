@@ -25,12 +25,21 @@ fn home() -> &'static Path {
 /// The tiny guest's disk as a qcow2, and its SHA-256.
 pub(crate) fn tiny_disk() -> (&'static Path, &'static str) {
     static DISK: OnceLock<(PathBuf, String)> = OnceLock::new();
-    let (path, sha256) = DISK.get_or_init(|| {
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        let path = runtime.block_on(tiny::qcow2());
-        let sha256 = sha256(&path);
-        (path, sha256)
-    });
+    let (path, sha256) = DISK.get_or_init(|| disk_with(tiny::KERNEL));
+    (path, sha256)
+}
+
+/// The same with a kernel that has all drivers.
+pub(crate) fn full_disk() -> (&'static Path, &'static str) {
+    static DISK: OnceLock<(PathBuf, String)> = OnceLock::new();
+    let (path, sha256) = DISK.get_or_init(|| disk_with("amd64"));
+    (path, sha256)
+}
+
+fn disk_with(kernel: &str) -> (PathBuf, String) {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let path = runtime.block_on(tiny::qcow2(kernel));
+    let sha256 = sha256(&path);
     (path, sha256)
 }
 
@@ -53,6 +62,16 @@ impl Project {
     pub(crate) fn on_the_tiny_box(name: &str) -> Project {
         static BUILT: OnceLock<()> = OnceLock::new();
         let project = Project::new(name, &format!("{}{TINY_MACHINE}", tiny_spec("tiny", "")));
+        BUILT.get_or_init(|| {
+            run(&mut project.devbox(&["build"]));
+        });
+        project
+    }
+
+    /// A project on the tiny guest's box with a kernel that has 9p, and `rest` behind its spec.
+    pub(crate) fn with_9p(name: &str, rest: &str) -> Project {
+        static BUILT: OnceLock<()> = OnceLock::new();
+        let project = Project::new(name, &full_spec(rest));
         BUILT.get_or_init(|| {
             run(&mut project.devbox(&["build"]));
         });
@@ -184,6 +203,13 @@ pub(crate) const TINY_MACHINE: &str =
 pub(crate) fn tiny_spec(name: &str, rest: &str) -> String {
     let (disk, sha256) = tiny_disk();
     image_spec(name, &format!("path = \"{}\"\nsha256 = \"{sha256}\"", disk.display()), rest)
+}
+
+/// A spec on the tiny guest with a kernel that has all drivers, with more tables behind.
+pub(crate) fn full_spec(rest: &str) -> String {
+    let (disk, sha256) = full_disk();
+    let source = format!("path = \"{}\"\nsha256 = \"{sha256}\"", disk.display());
+    format!("{}{TINY_MACHINE}\n{rest}", image_spec("full", &source, ""))
 }
 
 /// A spec with a source of type `image`.

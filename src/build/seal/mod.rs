@@ -149,6 +149,8 @@ impl Seal<'_> {
             agent: false,
             spare_slots: 0,
             card: None,
+            folders: vec![],
+            owner: None,
             memory_file: None,
             incoming: None,
         })

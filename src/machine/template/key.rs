@@ -14,7 +14,7 @@ use crate::machine::record::BaseImage;
 
 /// The version of a template's files, and of everything that is not in the key by itself: another
 /// one makes no template fit.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// Everything in which a machine must agree with the one that was saved. The names of its fields are
 /// what people read when a template does not fit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

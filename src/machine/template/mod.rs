@@ -24,6 +24,8 @@ use super::lock::Lock;
 use super::{Machine, migrate};
 use crate::digest::FileDigest;
 use crate::error::{Error, Result};
+use crate::guest::folder::Ids;
+use crate::guest::identity::Account;
 use crate::host;
 
 /// How long a machine that was saved may take to end.
@@ -67,8 +69,15 @@ struct Record {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Contents {
-    /// Machines can be restored; `home` is that of the account in the guest.
-    Saved { home: String, memory: Stamp, disk: Stamp, state: Stamp, state_sha256: FileDigest },
+    /// Machines can be restored; `home` and `ids` are those of the account in the guest.
+    Saved {
+        home: String,
+        ids: Ids,
+        memory: Stamp,
+        disk: Stamp,
+        state: Stamp,
+        state_sha256: FileDigest,
+    },
     /// This box cannot be a template, and why; not tried again until something in the key changes.
     Impossible { reason: String },
 }
@@ -160,7 +169,7 @@ impl Templates {
     ///
     /// # Errors
     /// Its files cannot be read, synced or renamed.
-    pub fn publish(&self, staging: &Path, made: Made, home: String) -> Result<Template> {
+    pub fn publish(&self, staging: &Path, made: Made, account: Account) -> Result<Template> {
         let files = Parts::new(staging);
         for file in [&files.memory, &files.disk, &files.state] {
             // QEMU and `cat` made them by the umask.
@@ -169,7 +178,8 @@ impl Templates {
         }
         let state = fs::read(&files.state)?;
         let contents = Contents::Saved {
-            home,
+            home: account.home,
+            ids: account.ids,
             memory: Stamp::of(&files.memory)?,
             disk: Stamp::of(&files.disk)?,
             state: Stamp::of(&files.state)?,
@@ -367,6 +377,15 @@ impl Template {
         match &self.record.contents {
             Contents::Saved { home, .. } => home,
             Contents::Impossible { .. } => "",
+        }
+    }
+
+    /// The numbers of the account in the guest.
+    #[must_use]
+    pub fn ids(&self) -> Option<Ids> {
+        match &self.record.contents {
+            Contents::Saved { ids, .. } => Some(*ids),
+            Contents::Impossible { .. } => None,
         }
     }
 

@@ -11,6 +11,8 @@ pub(super) enum Expect {
     File,
     /// A regular file or a folder.
     FileOrFolder,
+    /// A folder.
+    Folder,
 }
 
 /// The path against the spec's folder; reports it if nothing fitting stands there.
@@ -18,16 +20,23 @@ pub(super) fn resolve(at: &At<String>, dir: &Path, expect: Expect, c: &mut Colle
     let path = dir.join(&at.value);
     let shown = path.display();
     let (what, hint) = match std::fs::metadata(&path) {
-        Ok(meta) if meta.is_file() || (meta.is_dir() && expect == Expect::FileOrFolder) => {
-            return path;
-        }
+        Ok(meta) if meta.is_file() && expect != Expect::Folder => return path,
+        Ok(meta) if meta.is_dir() && expect != Expect::File => return path,
         Ok(meta) if meta.is_dir() => (format!("`{shown}` is a folder"), "Name a file."),
+        Ok(_) if expect == Expect::Folder => (format!("`{shown}` is no folder"), "Name a folder."),
         Ok(_) => (format!("`{shown}` is neither a file nor a folder"), "Name a file."),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => (
             format!("there is no `{shown}`"),
-            "Make the file, or correct the path; it is relative to the folder of devbox.toml.",
+            match expect {
+                Expect::Folder => {
+                    "Make the folder, or correct the path; it is relative to the folder of devbox.toml."
+                }
+                _ => {
+                    "Make the file, or correct the path; it is relative to the folder of devbox.toml."
+                }
+            },
         ),
-        Err(e) => (format!("cannot read `{shown}`: {e}"), "Make the file readable."),
+        Err(e) => (format!("cannot read `{shown}`: {e}"), "Make it readable for you."),
     };
     c.report(&at.path, at.span.clone(), what).hint = Some(hint.to_owned());
     path

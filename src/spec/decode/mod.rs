@@ -4,6 +4,7 @@ mod files;
 mod hooks;
 mod machine;
 mod machines;
+mod mounts;
 mod network;
 mod personal;
 mod provision;
@@ -35,6 +36,7 @@ pub(crate) fn spec(table: &DeTable<'_>, dir: &Path, c: &mut Collector) -> Option
     let machines = machine.as_ref().map(|m| machines::machines(&top, m, source.as_ref(), c));
     let named = machines.as_deref().unwrap_or_default();
     let network = network::network(&top, named, c);
+    let mounts = mounts::mounts(&top, dir, named, c);
     let provision = provision::provision(&top, dir, named, c);
     let hooks = hooks::hooks(&top, dir, named, c);
     Some(Spec {
@@ -49,6 +51,7 @@ pub(crate) fn spec(table: &DeTable<'_>, dir: &Path, c: &mut Collector) -> Option
         machine: machine?,
         machines: machines?,
         network,
+        mounts,
         provision,
         hooks,
     })

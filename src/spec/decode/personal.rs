@@ -1,22 +1,32 @@
 //! Personal settings: what one person's machines have otherwise than the spec says.
 
+use std::path::Path;
+
 use toml::de::DeTable;
 
 use crate::spec::decode::machine::personal_keys_of;
+use crate::spec::decode::mounts;
 use crate::spec::keys;
 use crate::spec::problem::{nearest, one_of, shown};
 use crate::spec::reader::{Collector, Reader};
-use crate::spec::types::{Machine, Source};
+use crate::spec::types::{Machine, Mount, Source, Spec};
 
-/// The machines as the settings have them: `[machine]` for each, then `[machines.NAME]` for one.
+/// Machines and mounts as the settings have them: `[machine]` for each, then `[machines.NAME]` for one.
+/// Relative paths in them start at `dir`.
 pub(crate) fn personal(
     table: &DeTable<'_>,
-    machines: &[Machine],
-    source: &Source,
+    spec: &Spec,
+    dir: &Path,
     c: &mut Collector,
-) -> Vec<Machine> {
+) -> (Vec<Machine>, Vec<Mount>) {
     let top = Reader::top(table, &keys::PERSONAL, c);
-    let mut machines = machines.to_vec();
+    let (mut machines, source) = (spec.machines.clone(), &spec.source);
+    let own = mounts::mounts(&top, dir, &machines, c);
+    let place = top.place_of(&keys::MOUNTS);
+    let mounts = match own.is_empty() {
+        true => spec.mounts.clone(),
+        false => mounts::with_own(&spec.mounts, own, &machines, &place, c),
+    };
     if top.has(&keys::PERSONAL_MACHINE)
         && let Some(table) = top.table(&keys::PERSONAL_MACHINE, c)
     {
@@ -44,7 +54,7 @@ pub(crate) fn personal(
             }
         }
     }
-    machines
+    (machines, mounts)
 }
 
 /// One machine with what the table says. Ports are added; one of the same port in the guest stands in

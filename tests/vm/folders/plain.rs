@@ -1,0 +1,57 @@
+//! Folders of a plain user, which most people are.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::process::Command;
+
+use super::mounts;
+use crate::people::{Person, desk, exits, not_run, run};
+use crate::workbench::{TINY_MACHINE, full_disk, image_spec};
+
+#[test]
+fn the_users_files_belong_to_the_guests_account_and_back() {
+    let desk = desk();
+    let Some(person) = Person::plain(desk.path()) else {
+        return not_run("folders of a plain user", "this process may not make users");
+    };
+    let (disk, sha256) = full_disk();
+    let disk = person.copy_in(disk, "disk.qcow2");
+    let source = format!("path = \"{}\"\nsha256 = \"{sha256}\"", disk.display());
+    let list = mounts(&[("own", "/work", "writable = true"), ("~/seen", "/seen", "")]);
+    let project = desk.path().join("project");
+    fs::create_dir_all(project.join("own")).expect("made");
+    fs::create_dir_all(project.join("seen")).expect("made");
+    fs::write(project.join("seen/a"), "x").expect("written");
+    let spec = format!("{}{TINY_MACHINE}\n{list}", image_spec("mine", &source, ""));
+    fs::write(project.join("devbox.toml"), spec).expect("written");
+    run(Command::new("chmod").args(["-R", "go-w"]).arg(&project));
+    let dir = person.copy_in(&project, "project");
+    run(person.command("cp".as_ref(), &dir).args(["-r", "seen", ".."]));
+
+    let said = exits(&mut person.devbox(&dir, &["up"]), 0);
+    assert!(
+        said.err.contains("on /work (9p, writable: create, chmod, symlink, rename"),
+        "{}",
+        said.err
+    );
+    assert!(!said.err.contains("files belong to"), "{}", said.err);
+    let guest = |command: &str| {
+        exits(&mut person.devbox(&dir, &["ssh", "-c", command]), 0).out.trim().to_owned()
+    };
+    // The guest's account has the id 0, and the person has not.
+    let owner = fs::metadata(&dir).expect("there").uid();
+    assert_ne!(owner, 0);
+    assert_eq!(guest("stat -c %u:%g /seen/a /work"), "0:0\n0:0");
+    guest("echo made > /work/b; mkdir /work/d; chmod 0750 /work/d");
+    for path in ["own/b", "own/d"] {
+        assert_eq!(fs::metadata(dir.join(path)).expect("there").uid(), owner, "{path}");
+    }
+    assert_eq!(fs::metadata(dir.join("own/d")).expect("there").mode() & 0o777, 0o750);
+    // Whose files the person may not read, the guest may not either, as root.
+    let secret = dir.join("own/secret");
+    fs::write(&secret, "of root").expect("written");
+    run(Command::new("chmod").arg("600").arg(&secret));
+    assert_eq!(guest("cat /work/secret 2> /dev/null || echo refused"), "refused");
+    run(&mut person.devbox(&dir, &["destroy", "-f"]));
+    assert_eq!(person.processes("qemu-system"), Vec::<String>::new());
+}
