@@ -15,6 +15,8 @@ use crate::host;
 
 /// Free bytes, after a failure, that speak for a full disk: the memory of a small machine.
 const LITTLE: u64 = 1 << 30;
+/// The ids of our jobs begin with it.
+const JOB_PREFIX: &str = "devbox-";
 /// Between two looks whether a job has ended.
 const POLL: Duration = Duration::from_millis(10);
 /// For one answer while a job runs: QEMU's main loop is busy writing memory and answers after it.
@@ -91,22 +93,38 @@ async fn nodes(qmp: &Qmp) -> Result<Vec<String>, Failure> {
 
 /// Runs a job to its end.
 async fn job(qmp: &Qmp, command: &str, mut arguments: Value) -> Result<(), Failure> {
-    let id = format!("devbox-{command}");
+    // Of a devbox that was killed: QEMU went on with it, and nobody heard how it ended.
+    for left in ours(qmp).await? {
+        end(qmp, &left).await?;
+    }
+    let id = format!("{JOB_PREFIX}{command}");
     arguments["job-id"] = json!(id);
     qmp.raw(command, arguments, ANSWER).await?;
+    match end(qmp, &id).await? {
+        None => Ok(()),
+        Some(text) => Err(Failure::Rejected { class: "job".to_owned(), text }),
+    }
+}
+
+/// The jobs that a devbox began, by their ids.
+async fn ours(qmp: &Qmp) -> Result<Vec<String>, Failure> {
+    let jobs = qmp.raw("query-jobs", json!({}), ANSWER).await?;
+    let ids = jobs.as_array().into_iter().flatten().filter_map(|job| job["id"].as_str());
+    Ok(ids.filter(|id| id.starts_with(JOB_PREFIX)).map(str::to_owned).collect())
+}
+
+/// Waits until the job has ended, and takes it off QEMU's list; its error, if it has one.
+async fn end(qmp: &Qmp, id: &str) -> Result<Option<String>, Failure> {
     loop {
         let jobs = qmp.raw("query-jobs", json!({}), ANSWER).await?;
-        let ours = jobs.as_array().and_then(|all| all.iter().find(|job| job["id"] == json!(id)));
-        let Some(ours) = ours else {
-            return Err(Failure::Unexpected(format!("the job of `{command}` has vanished")));
+        let job = jobs.as_array().and_then(|all| all.iter().find(|job| job["id"] == json!(id)));
+        let Some(job) = job else {
+            return Err(Failure::Unexpected(format!("the job `{id}` has vanished")));
         };
-        if ours["status"] == json!("concluded") {
-            let error = ours["error"].as_str().map(str::to_owned);
+        if job["status"] == json!("concluded") {
+            let error = job["error"].as_str().map(str::to_owned);
             qmp.raw("job-dismiss", json!({"id": id}), ANSWER).await?;
-            return match error {
-                None => Ok(()),
-                Some(text) => Err(Failure::Rejected { class: "job".to_owned(), text }),
-            };
+            return Ok(error);
         }
         tokio::time::sleep(POLL).await;
     }
