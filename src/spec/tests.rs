@@ -435,3 +435,37 @@ fn ports_in_a_row_are_as_many_forwards() {
         assert!(problems.contains(word), "{problems}");
     }
 }
+
+#[test]
+fn a_data_disk_has_a_name_and_a_place_of_its_own() {
+    let spec = |disks: &str| {
+        let text = format!(
+            "name = \"x\"\nversion = \"1.0.0\"\n[source]\ntype = \"packages\"\nsuite = \"bookworm\"\n{disks}"
+        );
+        parse(&text, Path::new("devbox.toml"), folder().path())
+    };
+    let disk = |name: &str, target: &str| {
+        format!("[[machine.disks]]\nname = \"{name}\"\nsize = \"1GiB\"\ntarget = \"{target}\"\n")
+    };
+    let good = spec(&disk("data", "/var/lib/data")).expect("a spec");
+    let found = &good.machines[0].disks[0];
+    assert_eq!(
+        (found.size, found.keep, found.target.as_deref()),
+        (GIB, false, Some("/var/lib/data"))
+    );
+    for (disks, word) in [
+        (disk("root", "/data"), "is the name of another disk of the machine"),
+        (disk("a", "/usr"), "the guest's system is there"),
+        (disk("a", "/a b"), "cannot be mounted"),
+        (disk("a", "/data") + &disk("a", "/other"), "another disk has this name"),
+        (disk("a", "/data") + &disk("b", "/data"), "another disk is mounted there"),
+        (
+            ["a", "b", "c", "d"].map(|name| disk(name, &format!("/{name}"))).concat(),
+            "at most 3 data disks",
+        ),
+    ] {
+        let problems = spec(&disks).expect_err(word);
+        let problems = format!("{problems:?}");
+        assert!(problems.contains(word), "{problems}");
+    }
+}

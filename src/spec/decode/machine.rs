@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use crate::spec::decode::mounts::is_system;
 use crate::spec::keys;
 use crate::spec::quantity::{GIB, size_text};
 use crate::spec::reader::{Collector, Reader};
@@ -133,6 +134,14 @@ fn disks(table: &Reader<'_, '_>, c: &mut Collector) -> Vec<DataDisk> {
             // The guest's list of filesystems cannot hold it as it is (fstab(5)).
             c.report(&at.path, at.span.clone(), "a place with such characters cannot be mounted")
                 .hint = Some("Use letters, digits, `-`, `_`, `.` and `/`.".to_owned());
+        }
+        if let Some(at) = &target
+            && is_system(&at.value)
+        {
+            let what =
+                format!("nothing can be mounted on `{}`: the guest's system is there", at.value);
+            c.report(&at.path, at.span.clone(), what).hint =
+                Some("Choose another folder, such as `/data`.".to_owned());
         }
         if disks.iter().any(|other| other.name == name.value) {
             c.report(&name.path, name.span.clone(), "another disk has this name").hint =

@@ -154,7 +154,7 @@ fn place(mount: &Mount, at: &At<String>, machines: &[Machine], c: &mut Collector
     // Its keys for ssh are there.
     let home =
         machines.iter().find(|m| mount.is_for(&m.name) && target == format!("/home/{}", m.user));
-    let why = if SYSTEM.contains(&target) || KERNEL.iter().any(|dir| target.starts_with(dir)) {
+    let why = if is_system(target) {
         "the guest's system is there"
     } else if home.is_some() {
         "the account's keys are there"
@@ -165,6 +165,11 @@ fn place(mount: &Mount, at: &At<String>, machines: &[Machine], c: &mut Collector
     c.report(&at.path, at.span.clone(), what).hint =
         Some("Choose another folder, such as `/work` or one in the account's home.".to_owned());
     false
+}
+
+/// Whether what stands there makes the guest what it is: hidden, it does not start or does not run.
+pub(super) fn is_system(target: &str) -> bool {
+    SYSTEM.contains(&target) || KERNEL.iter().any(|dir| target.starts_with(dir))
 }
 
 /// Whether no machine has another mount there.
