@@ -147,7 +147,7 @@ async fn it_runs_a_script_from_a_second_disk_as_its_only_process() {
     let raw = tiny::raw(tiny::KERNEL).await;
     let boot = dir.path().join("boot");
     std::fs::create_dir(&boot).expect("a folder");
-    let tar = raw.with_file_name("root.tar");
+    let tar = raw.with_file_name(format!("root-{}.tar", tiny::KERNEL));
     let out = Command::new("tar")
         .args(["--wildcards", "--strip-components=2", "-xf"])
         .arg(&tar)
