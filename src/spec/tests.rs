@@ -437,6 +437,24 @@ fn ports_in_a_row_are_as_many_forwards() {
 }
 
 #[test]
+fn folders_and_data_disks_share_the_machines_slots() {
+    let spec = |disks: usize, mounts: usize| {
+        let mut text = "name = \"x\"\nversion = \"1.0.0\"\n[source]\ntype = \"packages\"\nsuite = \"bookworm\"\n".to_owned();
+        for n in 0..disks {
+            text += &format!("[[machine.disks]]\nname = \"d{n}\"\nsize = \"1GiB\"\n");
+        }
+        for n in 0..mounts {
+            text += &format!("[[mounts]]\nsource = \".\"\ntarget = \"/work/{n}\"\n");
+        }
+        parse(&text, Path::new("devbox.toml"), folder().path())
+    };
+    spec(0, 7).expect("seven folders");
+    spec(3, 4).expect("three disks and four folders");
+    let problems = format!("{:?}", spec(3, 5).expect_err("too many"));
+    assert!(problems.contains("room for 4 beside 3 disks"), "{problems}");
+}
+
+#[test]
 fn a_data_disk_has_a_name_and_a_place_of_its_own() {
     let spec = |disks: &str| {
         let text = format!(

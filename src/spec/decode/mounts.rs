@@ -109,10 +109,12 @@ pub(super) fn with_own(
 fn few_enough(all: &[Mount], machines: &[Machine], at: &At<()>, c: &mut Collector) {
     for machine in machines {
         let devices = all.iter().filter(|m| m.kind != MountKind::Rsync && m.is_for(&machine.name));
-        let count = devices.count();
-        if count > MOST_DEVICES {
+        let (count, disks) = (devices.count(), machine.disks.len());
+        let room = MOST_DEVICES.saturating_sub(disks);
+        if count > room {
+            let beside = if disks == 0 { String::new() } else { format!(" beside {disks} disks") };
             let what = format!(
-                "`{}` has {count} mounts of type `9p`, and room for {MOST_DEVICES}",
+                "`{}` has {count} mounts of type `9p`, and room for {room}{beside}",
                 machine.name
             );
             c.report(&at.path, at.span.clone(), what).hint =
