@@ -4,7 +4,7 @@
 #   benches/machines.sh [RUNS] [DEVBOX]    in a project of one machine whose box is built; its folder is copied
 #
 # Memory of ten idle machines beside one that was booted (PSS, 60 s after ready), `status`, `list`, `port` and
-# `ssh-config` beside a program that does nothing, `ssh -c true` beside plain ssh on the same connection, suspend and
+# `ssh-config` beside a program that does nothing, `ssh -c true` beside plain ssh, each on an open connection, suspend and
 # resume, and `halt` beside the guest's own power-off (HALTS times each; 0 leaves it out, as each takes a boot).
 # In one run, medians; ratios at the end of each line.
 set -euo pipefail
@@ -51,7 +51,7 @@ awk -v ten="$ten" -v cold="$cold" 'BEGIN { printf "memory of ten (PSS)          
     ten / 1024, ten / cold, cold / 1024 }'
 
 nothing=$(repeated "$(type -P true)")
-for verb in 'status' 'status --json' 'list' 'port m3' 'ssh-config'; do
+for verb in 'status' 'status --json' 'list' 'port m3' 'ssh-config m3'; do
     # The words of a verb.
     # shellcheck disable=SC2086
     say "$verb, ten machines" "$(repeated "$devbox" $verb)" "$nothing" true
@@ -61,10 +61,13 @@ done
 quietly "$devbox" ssh m3 -c true
 host=$(sed -n 's/^Host \([^ ]*\).*/\1/p' "$work/config" | head -n1)
 # Turn by turn, so that what else the host does meets both.
+plain=(ssh -F "$work/config" -o "ControlPath=$work/connection")
+quietly "${plain[@]}" -o ControlMaster=yes -fN "$host"
 for ((n = 0; n < runs; n++)); do
-    microseconds ssh -F "$work/config" "$host" true >> "$work/plain"
+    microseconds "${plain[@]}" "$host" true >> "$work/plain"
     microseconds "$devbox" ssh m3 -c true >> "$work/ours"
 done
+quietly "${plain[@]}" -O exit "$host"
 say 'ssh -c true' "$(median < "$work/ours")" "$(median < "$work/plain")" 'plain ssh'
 
 for ((n = 0; n < 3; n++)); do

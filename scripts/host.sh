@@ -32,11 +32,17 @@ libc6-dev|/usr/include/stdio.h|compiles the C parts of the TLS library
 '
 
 TEST_NEEDS='
+ansible-core|ansible-playbook|steps that run playbooks
 btrfs-progs|mkfs.btrfs|btrfs images, for the kernel to fill
+qemu-system-arm|qemu-system-aarch64|runs guests of arm64
+qemu-efi-aarch64|/usr/share/AAVMF/AAVMF_CODE.fd|UEFI firmware of guests of arm64
+swtpm|swtpm|emulates the TPM of a guest
 busybox-static|busybox|the tiny guest of the tests
 dropbear-bin|dropbear|the tiny guest of the tests
+openssh-server|sshd|the host that a test compares
 cpio|cpio|the tiny guest of the tests
 rsync|rsync|folders that are copied into a guest
+virtiofsd|/usr/libexec/virtiofsd /usr/lib/qemu/virtiofsd /usr/lib/virtiofsd|folders that virtiofsd shows to a guest
 xorriso|xorriso|a second reader of the seed image
 genisoimage|isoinfo|a third reader of the seed image
 attr|setfattr|extended attributes on test files
@@ -51,7 +57,16 @@ shellcheck|shellcheck|checks the scripts
 xz-utils|xz|compressed images
 zstd|zstd|compressed images, and the corpora of the fuzz targets
 git|git|the commit that is tested
-python3|python3|the second implementation of the digests
+gpg|gpg|keys that are not the vendors
+unzip|unzip|archives that a script unpacks
+skopeo|skopeo|reads a containerDisk
+libxml2-utils|xmllint|reads the description in an OVA
+jq|jq|reads an attestation without devbox
+chromium|chromium|opens the page of a report
+curl|curl|fetches the public schema of SARIF
+python3-yaml|/usr/lib/python3/dist-packages/yaml/__init__.py|reads the CI files of the examples
+python3|python3|the second implementation of the digests, and databases of SQLite
+rpm|rpmbuild rpm|packages and databases of rpm
 g++|c++|compiles libFuzzer
 '
 

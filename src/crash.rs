@@ -13,6 +13,7 @@ pub const POINTS: &[&str] = &[
     "store.entry-removed",
     "machine.before-record",
     "build.output-written",
+    "layers.before-record",
     "machine.before-cont",
     "up.started",
     "template.staged",
@@ -25,6 +26,11 @@ pub const POINTS: &[&str] = &[
     "snapshot.forgotten",
     "clone.before-record",
     "compact.copied",
+    "drift.frozen",
+    "drift.paused",
+    "reset.cleared",
+    "folder.connected",
+    "folder.served",
 ];
 
 /// Dies here if a test asked for it. Does nothing in a normal build.

@@ -107,6 +107,12 @@ digests! {
     PackagesDigest = "pkgs1";
     /// The hard links of one filesystem.
     LinksDigest = "links1";
+    /// The files of a root filesystem without what a policy declares.
+    BaseDigest = "base1";
+    /// What may differ between two images, with the contents of all files that it names.
+    PolicyDigest = "policy1";
+    /// One step of a spec, with the contents of all files that it reads.
+    StepDigest = "step1";
     /// What was asked for: the resolved spec with the contents of all that it names.
     SpecDigest = "spec1";
 }
@@ -122,9 +128,13 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
 /// A running SHA-256 (FIPS 180-4).
 ///
 /// aws-lc picks the fastest code for this CPU at run time (SHA extensions, AVX2, NEON); it is in
-/// the tree for TLS already. Where a CPU has no SHA extensions it is about twice as fast as `sha2`.
+/// the tree for TLS already. Where a CPU has no SHA extensions it is about twice as fast as `sha2`,
+/// which stands in for it where no C is compiled.
 #[derive(Clone)]
-pub struct Sha256(aws_lc_rs::digest::Context);
+pub struct Sha256(
+    #[cfg(feature = "images")] aws_lc_rs::digest::Context,
+    #[cfg(not(feature = "images"))] sha2::Sha256,
+);
 
 impl fmt::Debug for Sha256 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -142,18 +152,27 @@ impl Sha256 {
     /// Starts.
     #[must_use]
     pub fn new() -> Self {
-        Sha256(aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256))
+        #[cfg(feature = "images")]
+        return Sha256(aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256));
+        #[cfg(not(feature = "images"))]
+        Sha256(sha2::Digest::new())
     }
 
     /// Takes more bytes.
     pub fn update(&mut self, bytes: &[u8]) {
+        #[cfg(feature = "images")]
         self.0.update(bytes);
+        #[cfg(not(feature = "images"))]
+        sha2::Digest::update(&mut self.0, bytes);
     }
 
     /// Ends.
     #[must_use]
     pub fn finish(self) -> [u8; 32] {
+        #[cfg(feature = "images")]
         let digest = self.0.finish();
+        #[cfg(not(feature = "images"))]
+        let digest = sha2::Digest::finalize(self.0);
         let mut out = [0; 32];
         out.copy_from_slice(digest.as_ref());
         out

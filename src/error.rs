@@ -133,6 +133,18 @@ impl Error {
         self
     }
 
+    /// The same failure with each of its texts changed.
+    #[must_use]
+    pub fn with_texts(mut self, change: impl Fn(&str) -> String) -> Self {
+        self.what = change(&self.what);
+        for list in [&mut self.causes, &mut self.details, &mut self.hints] {
+            for text in list {
+                *text = change(text);
+            }
+        }
+        self
+    }
+
     /// What the failure means for the caller.
     #[must_use]
     pub fn kind(&self) -> Kind {

@@ -146,6 +146,30 @@ impl Sink for Part {
 }
 
 impl Event {
+    /// The same event with each of its texts changed.
+    #[must_use]
+    pub fn with_texts(self, change: &dyn Fn(String) -> String) -> Self {
+        match self {
+            Event::Phase(text) => Event::Phase(change(text)),
+            Event::Done { text, took } => Event::Done { text: change(text), took },
+            Event::Part { text, took } => Event::Part { text: change(text), took },
+            Event::Note(text) => Event::Note(change(text)),
+            Event::Warning(text) => Event::Warning(change(text)),
+            Event::Output { from, line } => {
+                Event::Output { from: change(from), line: change(line) }
+            }
+            Event::Program { name, line } => {
+                Event::Program { name: change(name), line: change(line) }
+            }
+            Event::Of { machine, event } => {
+                Event::Of { machine, event: Box::new(event.with_texts(change)) }
+            }
+            Event::Progress { what, done, total } => {
+                Event::Progress { what: change(what), done, total }
+            }
+        }
+    }
+
     /// As one line after another of one screen, that of a machine among several begins with its name,
     /// and its phases are parts of the phase that all of them are in.
     #[must_use]

@@ -7,7 +7,6 @@ pub mod group;
 pub mod sandbox;
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -27,13 +26,33 @@ pub struct Tool {
 /// The programs that devbox drives.
 pub mod tools {
     use super::Tool;
+    use crate::host::Arch;
 
-    /// Runs guests on amd64.
+    /// Runs guests of amd64.
     pub const QEMU_X86: Tool = Tool {
         name: "qemu-system-x86_64",
         why: "to run virtual machines",
         package: "qemu-system-x86",
     };
+    /// Runs guests of arm64.
+    pub const QEMU_ARM64: Tool = Tool {
+        name: "qemu-system-aarch64",
+        why: "to run virtual machines of arm64",
+        package: "qemu-system-arm",
+    };
+
+    /// Runs guests of this architecture.
+    #[must_use]
+    pub const fn qemu(arch: Arch) -> Tool {
+        match arch {
+            Arch::X86_64 => QEMU_X86,
+            Arch::Aarch64 => QEMU_ARM64,
+        }
+    }
+
+    /// Emulates a TPM.
+    pub const SWTPM: Tool =
+        Tool { name: "swtpm", why: "to give a virtual machine a TPM", package: "swtpm" };
     /// Creates overlays and converts images.
     pub const QEMU_IMG: Tool =
         Tool { name: "qemu-img", why: "to create and convert disk images", package: "qemu-utils" };
@@ -52,6 +71,18 @@ pub mod tools {
     /// The client behind `devbox ssh` and the build's steps.
     pub const SSH: Tool =
         Tool { name: "ssh", why: "to run commands in a guest", package: "openssh-client" };
+    /// Runs playbooks of `ansible` steps.
+    pub const ANSIBLE: Tool = Tool {
+        name: "ansible-playbook",
+        why: "to run a step of `type = \"ansible\"`",
+        package: "ansible-core",
+    };
+    /// Fetches what those steps require.
+    pub const ANSIBLE_GALAXY: Tool = Tool {
+        name: "ansible-galaxy",
+        why: "to fetch the `requirements` of a step",
+        package: "ansible-core",
+    };
     /// Copies folders into guests.
     pub const RSYNC: Tool =
         Tool { name: "rsync", why: "to copy folders into a machine", package: "rsync" };
@@ -76,6 +107,9 @@ pub mod tools {
     /// Maps the user's range of ids into a user namespace.
     pub const NEWUIDMAP: Tool =
         Tool { name: "newuidmap", why: "to build an image without root", package: "uidmap" };
+    /// The same for groups.
+    pub const NEWGIDMAP: Tool =
+        Tool { name: "newgidmap", why: "to serve folders without root", package: "uidmap" };
     /// Checks the signature of an archive's index.
     pub const GPGV: Tool =
         Tool { name: "gpgv", why: "to check the signature of the packages", package: "gpgv" };
@@ -199,13 +233,13 @@ pub fn quote(word: &OsStr) -> String {
 /// One word, quoted for a POSIX shell where it has to be, byte for byte.
 #[must_use]
 pub fn shell_word(word: &OsStr) -> OsString {
-    let bytes = word.as_bytes();
+    let bytes = word.as_encoded_bytes();
     let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-_=+,./:@%".contains(b);
     if !bytes.is_empty() && bytes.iter().all(plain) {
         return word.to_owned();
     }
     let parts: Vec<&[u8]> = bytes.split(|b| *b == b'\'').collect();
-    OsString::from_vec([b"'", &parts.join(&br"'\''"[..])[..], b"'"].concat())
+    crate::os::os_string([b"'", &parts.join(&br"'\''"[..])[..], b"'"].concat())
 }
 
 #[cfg(test)]

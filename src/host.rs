@@ -3,9 +3,38 @@
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy as _;
-use fs_err as fs;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::os;
+pub use crate::os::private_dir;
+
+/// The architecture of a processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arch {
+    /// AMD and Intel, 64 bits.
+    X86_64,
+    /// Arm, 64 bits.
+    Aarch64,
+}
+
+impl Arch {
+    /// The name that QEMU, Rust and the Linux kernel use.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Arch::X86_64 => "x86_64",
+            Arch::Aarch64 => "aarch64",
+        }
+    }
+
+    /// The architecture of this host; `None` if it is another one.
+    #[must_use]
+    pub fn of_host() -> Option<Self> {
+        [Arch::X86_64, Arch::Aarch64].into_iter().find(|a| a.as_str() == std::env::consts::ARCH)
+    }
+}
 
 /// The folders of one user. Everything that devbox keeps lies below these.
 #[derive(Debug, Clone)]
@@ -39,9 +68,7 @@ impl Paths {
             Some(dir) if !dir.is_empty() && Path::new(&dir).is_dir() => {
                 PathBuf::from(dir).join("devbox")
             }
-            _ => {
-                std::env::temp_dir().join(format!("devbox-{}", rustix::process::getuid().as_raw()))
-            }
+            _ => std::env::temp_dir().join(os::runtime_name()),
         };
         if let Some(home) = std::env::var_os("DEVBOX_HOME").filter(|h| !h.is_empty()) {
             let home = std::path::absolute(PathBuf::from(home))?;
@@ -75,46 +102,23 @@ impl Paths {
     }
 }
 
-/// Creates a folder that only this user can enter, with its parents.
-///
-/// # Errors
-/// The folder cannot be made, or it belongs to somebody else.
-pub fn private_dir(path: &Path) -> Result<()> {
-    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| {
-        Error::failed(format!("cannot create the folder `{}`", path.display())).cause(e)
-    })?;
-    let meta = fs::symlink_metadata(path)?;
-    let me = rustix::process::getuid().as_raw();
-    if !meta.is_dir() || meta.uid() != me {
-        return Err(Error::failed(format!("`{}` is not a folder of yours", path.display())).hint(
-            "Remove it, or set `DEVBOX_HOME` and `XDG_RUNTIME_DIR` to folders of your own.",
-        ));
-    }
-    Ok(())
-}
-
 /// Free bytes for this user on the filesystem that holds `path` (or its nearest existing parent).
 ///
 /// # Errors
 /// The filesystem cannot be asked.
 pub fn free_bytes(path: &Path) -> Result<u64> {
     let existing = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
-    let stat = rustix::fs::statvfs(existing).map_err(|e| {
+    os::free_bytes(existing).map_err(|e| {
         Error::failed(format!("cannot ask for the free space of `{}`", existing.display())).cause(e)
-    })?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    })
 }
 
 /// Bytes that a file, or a folder with all below it, takes on the disk; holes count nothing, and neither
 /// does what goes away meanwhile.
 #[must_use]
 pub fn stored_bytes(path: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt as _;
-    // The unit of `st_blocks` (stat(3type)).
-    const BLOCK: u64 = 512;
     let files = walkdir::WalkDir::new(path).into_iter().flatten();
-    files.filter_map(|entry| entry.metadata().ok()).map(|meta| meta.blocks() * BLOCK).sum()
+    files.filter_map(|entry| entry.metadata().ok()).map(|meta| os::stored_bytes(&meta)).sum()
 }
 
 /// Random bytes, fit for keys.
@@ -122,9 +126,8 @@ pub fn stored_bytes(path: &Path) -> u64 {
 /// # Errors
 /// The kernel's random source cannot be read.
 pub fn random<const N: usize>() -> Result<[u8; N]> {
-    use std::io::Read as _;
     let mut bytes = [0; N];
-    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    os::random(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -16,15 +16,28 @@
 //! | [`machine`] | one virtual machine: config, argv, process, QMP, ports, readiness, stop |
 //! | [`image`] | reads disks without root: container, partition table, filesystem, file tree |
 //! | [`parity`] | canonical text, digests, comparison |
+//! | [`live`] | a host that runs, hashed over there by way of ssh |
+//! | [`attest`] | a signed file that says two images are equal |
 //! | [`store`] | boxes on disk, as an OCI image layout |
+//! | [`os`] | what differs between Linux, macOS and Windows |
 //! | [`host`], [`exec`], [`digest`], [`event`], [`error`], [`ui`], [`crash`] | leaves |
 //!
-//! Who may call whom: `cli` -> `project` -> `helper`, `build`, `machine`, `parity`, `store` -> `spec`, `source`, `guest`,
-//! `image` -> leaves. `machine` knows no spec, store or build. `image` and `parity` start no program
-//! and no machine. Only [`ui`] prints, only `main` exits, only [`exec`] and `machine::process` start
-//! programs.
+//! Who may call whom: `cli` -> `project` -> `helper`, `build`, `machine`, `live`, `parity`, `attest`, `store` -> `spec`,
+//! `source`, `guest`, `image` -> leaves. `machine` knows no spec, store or build. `image` and `parity` start no
+//! program and no machine. Only [`ui`] prints, only `main` exits, only [`exec`], [`os`], [`live`] and
+//! `machine::process` start programs.
 
+#[cfg(all(feature = "images", not(target_os = "linux")))]
+compile_error!(
+    "devbox runs on Linux; for other systems its library is type-checked, with `--no-default-features`"
+);
+
+pub mod attest;
+// Needs `image` and `source`.
+#[cfg(feature = "images")]
 pub mod build;
+// The verbs are about images and projects.
+#[cfg(feature = "images")]
 pub mod cli;
 pub mod crash;
 pub mod digest;
@@ -32,13 +45,29 @@ pub mod error;
 pub mod event;
 pub mod exec;
 pub mod guest;
+// The switch between machines works with Linux's datagram sockets.
+#[cfg(target_os = "linux")]
 pub mod helper;
 pub mod host;
+// Its decompressors compile C.
+#[cfg(feature = "images")]
 pub mod image;
+// Gives what it sees to `parity`.
+#[cfg(feature = "images")]
+pub mod live;
 pub mod machine;
+pub mod os;
+// Hashes what `image` reads.
+#[cfg(feature = "images")]
 pub mod parity;
+// Builds its boxes, by `build`.
+#[cfg(feature = "images")]
 pub mod project;
+// Its TLS library compiles C.
+#[cfg(feature = "images")]
 pub mod source;
 pub mod spec;
+// Its blobs are read-only by their modes.
+#[cfg(unix)]
 pub mod store;
 pub mod ui;

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use devbox::source::disk::{Layout, assemble};
+use devbox::source::disk::{Layout, Loader, assemble};
 use devbox::source::seed::Seed;
+use devbox::spec::Arch;
 use tokio_util::sync::CancellationToken;
 
 fn layout(mib: u64) -> Layout {
@@ -13,6 +14,8 @@ fn layout(mib: u64) -> Layout {
         epoch: 1_700_000_000,
         seed: Seed::from_text("assemble"),
         label: "root".to_owned(),
+        arch: Arch::Amd64,
+        loader: Loader::Made,
     }
 }
 

@@ -159,7 +159,8 @@ fn no_file_of_the_host_is_read_or_written_but_the_input() {
             } else if is_open && !writes {
                 assert!(system.iter().any(|s| path.starts_with(s)), "{name}: {line}");
             } else {
-                let other = call.starts_with("+++") || call.starts_with("---");
+                // `???(`: the whole process ended before this thread made its call.
+                let other = ["+++", "---", "???("].iter().any(|s| call.starts_with(s));
                 assert!(is_look || other, "{name}: {line}");
             }
         }

@@ -14,6 +14,7 @@ use devbox::event::Events;
 use devbox::guest::seed::Seed;
 use devbox::guest::ssh::{Client, Ended, Remote, Target};
 use devbox::host;
+use devbox::host::Arch;
 use devbox::machine::config::{
     Accelerator, Config, DirectKernel, Disk, DiskFormat, Firmware, Forward, Lifetime, Network,
     Protocol,
@@ -50,7 +51,9 @@ fn config(disk: Disk, firmware: Firmware) -> Config {
         uuid: host::new_uuid().expect("a uuid"),
         cpus: 1,
         memory: 256 << 20,
+        arch: Arch::X86_64,
         firmware,
+        tpm: false,
         accelerator: Accelerator::Tcg,
         disks: vec![disk],
         data: vec![],

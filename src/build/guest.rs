@@ -1,25 +1,29 @@
 //! The machine that the steps run in: started for the build alone, with a login for it alone.
 
+use std::cell::Cell;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::seed;
 use super::workspace::Workspace;
+use super::{hardware, seed};
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::guest::keys::KeyPair;
-use crate::guest::ssh::{Client, Target};
+use crate::guest::ssh::{Client, Ended, Remote, Target};
+use crate::guest::work::as_root;
 use crate::machine::config::{
-    self, Accelerator, Config, Disk, DiskFormat, Firmware, Forward, Lifetime, Network, Protocol,
+    self, Accelerator, Config, Disk, DiskFormat, Forward, Lifetime, Network, Protocol,
 };
 use crate::machine::{Machine, Stopped, ready};
-use crate::spec::{self, Spec};
+use crate::spec::Spec;
 
 /// Until the guest takes a login: 60 to 90 s under emulation on an idle host.
 const READY: Duration = Duration::from_secs(900);
+/// For the guest to write what it holds in memory, a gigabyte on a slow disk.
+const SYNC: Duration = Duration::from_secs(300);
 /// For a clean shutdown; an emulated Debian takes 10 to 20 s.
 const SHUTDOWN: Duration = Duration::from_secs(180);
 
@@ -30,13 +34,16 @@ pub(super) struct Guest {
     pub(super) client: Client,
     /// The base64 part of the build's public key.
     pub(super) key: String,
+    /// How many layers its disk has got since it runs.
+    layers: Cell<usize>,
 }
 
 impl Guest {
-    /// Boots `overlay` and waits for a login.
+    /// Boots `overlay` and waits for a login. Its clock is `ahead` seconds ahead of the host's.
     pub(super) async fn boot(
         spec: &Spec,
         overlay: &Path,
+        ahead: i64,
         work: &Workspace,
         accelerator: Accelerator,
         events: &Events,
@@ -57,12 +64,12 @@ impl Guest {
         let config = Config {
             name: format!("{}-build", spec.name),
             uuid,
+            arch: hardware::arch(spec.arch),
             cpus: spec.machine.cpus,
             memory: spec.machine.memory,
-            firmware: match spec.machine.firmware {
-                spec::Firmware::Bios => Firmware::Bios,
-                spec::Firmware::Uefi => Firmware::Uefi,
-            },
+            firmware: hardware::firmware(spec.machine.firmware),
+            // Nothing of a TPM gets into an image.
+            tpm: false,
             accelerator,
             disks: vec![Disk {
                 path: overlay.to_owned(),
@@ -83,7 +90,7 @@ impl Guest {
                 }],
                 restrict: false,
             },
-            rtc: None,
+            rtc: (ahead != 0).then(|| jiff::Timestamp::now().as_second() + ahead),
             lifetime: Lifetime::WithParent,
             agent: false,
             spare_slots: 0,
@@ -103,7 +110,7 @@ impl Guest {
         let control = work.runtime().join("c");
         let client = Client::new(&ssh_dir, &control, target, host_key.public())?;
         let key = key.public().split_whitespace().nth(1).unwrap_or_default().to_owned();
-        let mut guest = Guest { machine, client, key };
+        let mut guest = Guest { machine, client, key, layers: Cell::new(0) };
         let [banner, login] = ready::ssh_probes(&guest.client);
         let cloud_init = ready::cloud_init_probe(&guest.client);
         let probes = [ready::serial_probe(), banner, login, cloud_init];
@@ -118,6 +125,27 @@ impl Guest {
     /// What the guest writes on its serial console.
     pub(super) fn serial_log(&self) -> &Path {
         self.machine.serial_log()
+    }
+
+    /// Lets the guest write to its disk what it holds in memory.
+    pub(super) async fn sync(&self, cancel: &CancellationToken) -> Result<()> {
+        let ended = self.client.run(Remote::new(as_root("sync")), |_, _| {}, SYNC, cancel).await?;
+        match ended {
+            Ended::Code(0) => Ok(()),
+            Ended::Cancelled => {
+                Err(Error::interrupted("interrupted while the guest wrote its disk"))
+            }
+            _ => Err(Error::failed("the build's guest did not write its disk (`sync` failed)")
+                .detail(format!("serial log: {}", self.serial_log().display()))),
+        }
+    }
+
+    /// Lets the guest go on in a new layer of its disk, which lies on the present one.
+    pub(super) async fn put_layer(&self, layer: &Path) -> Result<()> {
+        let number = self.layers.get() + 1;
+        self.machine.put_layer(number, layer).await?;
+        self.layers.set(number);
+        Ok(())
     }
 
     /// Shuts down as a person would; the disk is then as the guest left it.

@@ -6,10 +6,16 @@
 //! outputs get whole files by rename. What stays after a failure is a folder of logs, named in the
 //! message.
 
+mod chain;
 mod files;
 mod guest;
+pub(crate) mod hardware;
+pub mod layers;
 mod mirror;
+pub mod on_error;
 mod outputs;
+mod provision;
+mod repack;
 pub mod seal;
 mod seed;
 mod steps;
@@ -31,6 +37,7 @@ use crate::image::container::Format;
 use crate::image::disk::Disk;
 use crate::machine::accel;
 use crate::machine::config::Accelerator;
+use crate::machine::firmware;
 use crate::parity::bytes::Chunks;
 use crate::parity::content::Content;
 use crate::source::image::ResolvedImage;
@@ -38,9 +45,10 @@ use crate::source::{self, SourceDisk, seed::Seed};
 use crate::spec::{self, Firmware, InputFormat, Source, Spec};
 use crate::store::{BoxConfig, BoxRef, Existing, Outcome, Staged, Store};
 
-use guest::Guest;
 pub use mirror::Loan;
+pub use on_error::OnError;
 pub use outputs::Output;
+use provision::Provisioned;
 use seal::{Bootable, Seal, Values};
 use workspace::Workspace;
 
@@ -55,6 +63,14 @@ pub struct Options {
     pub rebuild: bool,
     /// Moves a name that is taken to the new box.
     pub replace: bool,
+    /// Runs all steps, whatever the cache of steps has.
+    pub no_cache: bool,
+    /// Runs this step, by name or number, and those after it, whatever the cache of steps has.
+    pub from_step: Option<String>,
+    /// How many seconds the clock of the steps' guest goes ahead of the host's.
+    pub clock_ahead: i64,
+    /// What is done after a step has failed.
+    pub on_error: OnError,
     /// Whether `qemu-img` may read disks where this host cannot isolate it.
     pub sandbox: Policy,
 }
@@ -66,6 +82,8 @@ pub struct Built {
     pub image: BoxRef,
     /// The outputs, in the order of the spec.
     pub outputs: Vec<Output>,
+    /// Files about them: manifest, sums, SBOM, provenance.
+    pub about: Vec<PathBuf>,
     /// Whether the store had the box already, so that nothing was built.
     pub reused: bool,
 }
@@ -90,6 +108,22 @@ pub async fn run(
     })
 }
 
+/// Runs the steps up to and with the one of this name or number, and keeps their layers for the next build. Makes no
+/// box.
+///
+/// # Errors
+/// As [`run`]; the spec has no such step.
+pub async fn until(
+    step: &str,
+    spec: &Spec,
+    paths: &Paths,
+    options: &Options,
+    events: &Events,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    Build { spec, paths, options, events, cancel }.until(step).await
+}
+
 /// The arguments of [`run`], for its stages.
 struct Build<'a> {
     spec: &'a Spec,
@@ -107,28 +141,61 @@ impl Build<'_> {
         let mut work = Workspace::open(self.spec, self.paths)?;
         let image = self.image().await?;
         let spec1 = spec::digest::spec1(self.spec, image.as_ref().map(|(_, digest)| digest))?;
+        let digest = image.as_ref().map(|(_, digest)| *digest);
         let stored = self.reusable(&store, spec1)?;
         let reused = stored.is_some();
-        let image = match (stored, image) {
-            (Some(stored), _) => stored,
-            (None, Some((image, _))) => {
-                self.make(&store, spec1, &self.image_disk(image)?, &work).await?
-            }
-            (None, None) => self.make(&store, spec1, &self.packages_disk().await?, &work).await?,
+        let image = match stored {
+            Some(stored) => stored,
+            None => self.make(&store, spec1, &self.disk(image).await?, &work).await?,
         };
-        let outputs = self.outputs(&image).await?;
+        let outputs::Written { outputs, about } = self.outputs(&image, digest).await?;
         work.succeeded();
-        Ok(Built { image, outputs, reused })
+        self.prune_layers();
+        Ok(Built { image, outputs, about, reused })
+    }
+
+    /// As [`until`].
+    async fn until(&self, step: &str) -> Result<()> {
+        let last = self.step_named(step)?;
+        self.check_host()?;
+        let mut work = Workspace::open(self.spec, self.paths)?;
+        let source = self.disk(self.image().await?).await?;
+        let steps = &self.spec.steps[..=last];
+        self.provision(&source, steps, &work, self.accelerator().await?).await?;
+        work.succeeded();
+        Ok(())
+    }
+
+    /// Removes layers that are too many or too old. That it cannot is no fault of this build.
+    fn prune_layers(&self) {
+        match layers::prune(self.paths, layers::Age::default(), false) {
+            Ok(Some(pruned)) if !pruned.is_empty() => {
+                let bytes: u64 = pruned.iter().map(|(_, bytes)| bytes).sum();
+                self.events.note(format!("{} MiB of old layers were removed", bytes >> 20));
+            }
+            Ok(_) => {}
+            Err(e) => self.events.warn(format!("old layers were not removed: {}", e.what())),
+        }
+    }
+
+    /// What runs guests on this host.
+    async fn accelerator(&self) -> Result<Accelerator> {
+        let choice = accel::choose(&self.paths.cache, hardware::arch(self.spec.arch)).await?;
+        self.events.note(format!("guests run by {}", choice.reason));
+        Ok(choice.accelerator)
     }
 
     /// All tools, before any work.
     fn check_host(&self) -> Result<()> {
-        for tool in [tools::QEMU_X86, tools::QEMU_IMG, tools::SSH, tools::TAR] {
+        let arch = hardware::arch(self.spec.arch);
+        for tool in [tools::qemu(arch), tools::QEMU_IMG, tools::SSH, tools::TAR] {
             tool.find()?;
         }
         sandbox::check("qemu-img", self.options.sandbox)?;
-        if self.spec.machine.firmware == Firmware::Uefi {
-            crate::machine::firmware::find()?;
+        match self.spec.machine.firmware {
+            Firmware::Bios => {}
+            Firmware::Uefi => drop(firmware::find(arch, false)?),
+            Firmware::SecureBoot => drop(firmware::find(arch, true)?),
         }
         let now = jiff::Timestamp::now().as_second();
         if self.spec.seal.epoch.is_some_and(|epoch| epoch > now) {
@@ -146,7 +213,8 @@ impl Build<'_> {
     /// The stored box of the same inputs; an error if the name is taken by other inputs.
     fn reusable(&self, store: &Store, spec1: SpecDigest) -> Result<Option<BoxRef>> {
         store.may_add(&self.spec.name, &self.spec.version, spec1, self.existing())?;
-        if self.options.rebuild {
+        let Options { rebuild, no_cache, from_step, .. } = self.options;
+        if *rebuild || *no_cache || from_step.is_some() {
             return Ok(None);
         }
         let stored = store.find(&self.spec.name, &self.spec.version)?;
@@ -167,6 +235,14 @@ impl Build<'_> {
         let digest = format!("sha256:{}", image.sha256);
         let digest = digest.parse().map_err(|e| Error::failed("a damaged digest").cause(e))?;
         Ok(Some((image, digest)))
+    }
+
+    /// The disk to start from.
+    async fn disk(&self, image: Option<(ResolvedImage, FileDigest)>) -> Result<SourceDisk> {
+        match image {
+            Some((image, _)) => self.image_disk(image),
+            None => self.packages_disk().await,
+        }
     }
 
     async fn packages_disk(&self) -> Result<SourceDisk> {
@@ -213,56 +289,21 @@ impl Build<'_> {
         outputs::check_space(&self.paths.cache, data, "the build")?;
         outputs::check_space(&self.paths.store, data, "the new box")?;
 
+        let accelerator = self.accelerator().await?;
+        let done = self.provision(source, &self.spec.steps, work, accelerator).await?;
+        let Provisioned { chain, values, .. } = &done;
         let overlay = work.file("disk.qcow2");
-        let policy = self.options.sandbox;
-        let path = std::path::absolute(&source.path)?;
-        outputs::overlay(&path, format, source.size, &overlay, policy)?;
-        let choice = accel::choose(&self.paths.cache).await?;
-        self.events.note(format!("guests run by {}", choice.reason));
-        let values = self.provision(source.epoch, &overlay, work, choice.accelerator).await?;
+        let (top, format) = chain.top();
+        outputs::overlay(top, format, source.size, &overlay, self.options.sandbox)?;
+        let mut within = chain.folders();
+        within.push(parent(&overlay));
         let bootable = Bootable::find(&overlay, Format::Qcow2, &within)?;
-        self.seal(&overlay, &bootable, &values, work, choice.accelerator).await?;
-        self.keep(store, spec1, source, &overlay, &bootable, &values).await
-    }
-
-    /// Boots the overlay, runs the steps, shuts down. Without steps nothing has to boot, and the
-    /// image is sealed as the source made it.
-    async fn provision(
-        &self,
-        epoch: i64,
-        overlay: &Path,
-        work: &Workspace,
-        accelerator: Accelerator,
-    ) -> Result<Values> {
-        let mut values = Values {
-            epoch,
-            hostname: self.spec.seal.hostname.clone(),
-            user: seed::USER.to_owned(),
-            key: String::new(),
-            forbidden: vec![],
-        };
-        let loans = self.loans().await?;
-        values.forbidden = loans.iter().filter_map(Loan::trace).collect();
-        if self.spec.steps.is_empty() {
-            return Ok(values);
-        }
-        let (events, cancel) = (self.events, self.cancel);
-        let mut guest = Guest::boot(self.spec, overlay, work, accelerator, events, cancel).await?;
-        values.key = guest.key.clone();
-        let ran = steps::run(&self.spec.steps, epoch, &loans, &guest, events, cancel).await;
-        if let Err(e) = ran {
-            guest.kill().await?;
-            return Err(e);
-        }
-        guest.shut_down(events, cancel).await?;
-        Ok(values)
-    }
-
-    /// The host's mirrors in place of the spec's.
-    async fn loans(&self) -> Result<Vec<Loan>> {
-        let Source::Packages(packages) = &self.spec.source else { return Ok(vec![]) };
-        let mirrors = source::packages::host_mirrors(packages, self.spec.arch, self.cancel).await?;
-        Ok(mirrors.iter().filter_map(|(own, host)| Loan::new(own, host)).collect())
+        self.seal(&overlay, &bootable, values, work, accelerator).await?;
+        let mut sealed = vec![&*overlay];
+        sealed.extend(chain.files());
+        let anew = self.repack(source, &overlay, within, work).await?;
+        let sealed = anew.as_ref().map_or(Sealed::Chain(sealed), |raw| Sealed::Raw(raw));
+        self.keep(store, spec1, source.size, sealed, &bootable, values).await
     }
 
     async fn seal(
@@ -283,6 +324,7 @@ impl Build<'_> {
             runtime: work.runtime(),
             accelerator,
             cpus: self.spec.machine.cpus,
+            arch: self.spec.arch,
         };
         let report = seal.run(self.events, self.cancel).await?;
         for change in &report.changes {
@@ -297,13 +339,44 @@ impl Build<'_> {
         Ok(())
     }
 
+    /// The sealed disk of a `packages` source, written anew; `None` where that would lose something, or there is no
+    /// such source.
+    async fn repack(
+        &self,
+        source: &SourceDisk,
+        overlay: &Path,
+        folders: Vec<PathBuf>,
+        work: &Workspace,
+    ) -> Result<Option<PathBuf>> {
+        let Source::Packages(packages) = &self.spec.source else { return Ok(None) };
+        let start = Instant::now();
+        self.events.phase("Writing the sealed disk anew");
+        let seed = Seed::from_text(&self.spec.name);
+        let layout = source::packages::layout(packages, self.spec.arch, source.epoch, &seed);
+        let raw = work.file("sealed.raw");
+        match repack::repack(overlay, folders, &layout, &raw, self.cancel).await {
+            Ok(()) => {
+                self.events.done("the same files, the same bytes each time", start.elapsed());
+                Ok(Some(raw))
+            }
+            Err(e) if e.kind() == Kind::Interrupted => Err(e),
+            Err(e) => {
+                let why = [&[e.what().to_owned()], e.causes(), e.details()].concat().join("; ");
+                self.events.note(format!(
+                    "the disk stays as the guest wrote it, so two builds match at level content and not at level disk: {why}"
+                ));
+                Ok(None)
+            }
+        }
+    }
+
     /// Flattens the sealed disk into the store, checks it there, and gives it its name.
     async fn keep(
         &self,
         store: &Store,
         spec1: SpecDigest,
-        source: &SourceDisk,
-        overlay: &Path,
+        size: u64,
+        sealed: Sealed<'_>,
         bootable: &Bootable,
         values: &Values,
     ) -> Result<BoxRef> {
@@ -311,10 +384,16 @@ impl Build<'_> {
         self.events.phase("Checking the sealed image and hashing it");
         let disk = store.stage()?;
         let policy = self.options.sandbox;
-        let path = std::path::absolute(&source.path)?;
-        outputs::flatten(overlay, &path, disk.path(), policy, self.cancel).await?;
+        match sealed {
+            Sealed::Raw(raw) => {
+                outputs::import(raw, size, disk.path(), policy, self.cancel).await?;
+            }
+            Sealed::Chain(files) => {
+                outputs::flatten(files[0], &files[1..], disk.path(), policy, self.cancel).await?;
+            }
+        }
         let (spec, cmdline, values) = (self.spec.clone(), bootable.cmdline.clone(), values.clone());
-        let (store, existing, size) = (store.clone(), self.existing(), source.size);
+        let (store, existing) = (store.clone(), self.existing());
         // Hashing fills a core for seconds; Ctrl-C is heard at its end.
         let work = move || {
             let config = describe(&spec, spec1, &disk, size, cmdline, &values)?;
@@ -340,17 +419,29 @@ impl Build<'_> {
         Ok(added.image)
     }
 
-    async fn outputs(&self, image: &BoxRef) -> Result<Vec<Output>> {
+    async fn outputs(
+        &self,
+        image: &BoxRef,
+        source: Option<FileDigest>,
+    ) -> Result<outputs::Written> {
         if !self.options.outputs {
-            return Ok(vec![]);
+            return Ok(outputs::Written::default());
         }
         let dir = match &self.options.output_dir {
             Some(dir) => dir.clone(),
             None => self.spec.dir.join("dist"),
         };
         let policy = self.options.sandbox;
-        outputs::write(image, &self.spec.outputs, &dir, policy, self.events, self.cancel).await
+        outputs::write(image, self.spec, source, &dir, policy, self.events, self.cancel).await
     }
+}
+
+/// A sealed disk that is to be kept.
+enum Sealed<'a> {
+    /// Written anew.
+    Raw(&'a Path),
+    /// As the guest wrote it: the overlay, then what it lies on.
+    Chain(Vec<&'a Path>),
 }
 
 /// Proves that the disk is sealed, and hashes it.
@@ -378,7 +469,7 @@ fn describe(
         arch: spec.arch.as_str().to_owned(),
         firmware: match spec.machine.firmware {
             Firmware::Bios => "bios".to_owned(),
-            Firmware::Uefi => "uefi".to_owned(),
+            Firmware::Uefi | Firmware::SecureBoot => "uefi".to_owned(),
         },
         spec1,
         bytes1: Chunks::read(&**reader)?.digest(),

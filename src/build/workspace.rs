@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
+use super::layers::Draft;
 use crate::digest;
 use crate::error::Result;
 use crate::host::{self, Paths};
@@ -35,6 +36,7 @@ impl Workspace {
         let lock = Lock::acquire(&builds.join(format!("{key}.lock")), "devbox build")?;
         let work = builds.join(&key);
         remove(&work)?;
+        let _ = fs::remove_file(failed_disk(&work));
         host::private_dir(&work)?;
         let all = paths.cache.join("logs");
         host::private_dir(&all)?;
@@ -57,6 +59,13 @@ impl Workspace {
     /// The folder of one of the build's machines; its logs stay after a failure.
     pub(super) fn machine(&self, name: &str) -> PathBuf {
         self.logs.join(name)
+    }
+
+    /// Keeps the disk of a step that failed, until the next build of this spec.
+    pub(super) fn failed(&self, disk: Draft) -> Result<PathBuf> {
+        let path = failed_disk(&self.work);
+        disk.move_to(&path)?;
+        Ok(path)
     }
 
     /// Where the sockets of the build's machines go.
@@ -84,6 +93,11 @@ fn key(spec: &Spec) -> String {
     use std::os::unix::ffi::OsStrExt as _;
     let dir = digest::sha256(spec.dir.as_os_str().as_bytes());
     format!("{}-{}", spec.name, digest::hex(&dir[..4]))
+}
+
+/// Beside the folder of a spec's builds.
+fn failed_disk(work: &Path) -> PathBuf {
+    work.with_extension("failed.qcow2")
 }
 
 fn remove(path: &Path) -> Result<()> {

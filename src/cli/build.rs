@@ -6,9 +6,15 @@ use serde_json::json;
 
 use crate::build::{self, Built, Options};
 use crate::cli::Context;
+use crate::cli::on_error::Wish;
+use crate::cli::verify::{self, Verified};
 use crate::error::{Result, exit};
 use crate::exec::sandbox::Policy;
 use crate::{spec, ui};
+
+/// How far the clock of a build's guest goes ahead that is to show what depends on it: another day at every place,
+/// and no archive or certificate that has ended.
+const AHEAD: i64 = 26 * 3600;
 
 /// Build the sealed image of a spec, put it into the store and write its outputs.
 ///
@@ -26,6 +32,27 @@ pub(crate) struct Args {
     /// Build although the store has a box of the same inputs.
     #[arg(long)]
     rebuild: bool,
+    /// Run all steps anew, and keep their layers in place of those in the cache.
+    #[arg(long)]
+    no_cache: bool,
+    /// Run this step, by name or number, and those after it anew.
+    #[arg(long, value_name = "STEP", conflicts_with = "no_cache")]
+    from_step: Option<String>,
+    /// Stop after this step, by name or number: its layer is kept for the next build, no box is made.
+    #[arg(long, value_name = "STEP")]
+    until_step: Option<String>,
+    /// What to do when a step fails.
+    #[arg(long, value_name = "WHAT", default_value = "cleanup")]
+    on_error: Wish,
+    /// Build it a second time, from nothing and in another environment, and say whether both match.
+    ///
+    /// Ends with 1 if they differ, and says in what. A box that is in the store already is not built anew for this:
+    /// it is what the second build is compared with.
+    #[arg(long, conflicts_with = "until_step")]
+    verify: bool,
+    /// Build as the second time: no outputs, another clock, one processor more.
+    #[arg(long, hide = true)]
+    vary: bool,
     /// Let a released version mean the new content from now on.
     #[arg(long)]
     replace: bool,
@@ -38,19 +65,36 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
-    let spec = spec::load(args.path.as_deref())?;
+    let mut spec = spec::load(args.path.as_deref())?;
+    if args.vary {
+        spec.machine.cpus += 1;
+    }
     let options = Options {
         output_dir: args.output_dir,
-        outputs: true,
+        outputs: !args.vary,
+        clock_ahead: if args.vary { AHEAD } else { 0 },
         rebuild: args.rebuild,
         replace: args.replace,
+        no_cache: args.no_cache,
+        from_step: args.from_step,
+        on_error: args.on_error.into(),
         sandbox: Policy::from_flag(args.allow_unsandboxed),
     };
+    if let Some(step) = args.until_step {
+        ctx.block_on(async |cancel| {
+            build::until(&step, &spec, &ctx.paths, &options, &ctx.events, &cancel).await
+        })?;
+        ctx.events.note(format!("stopped after step `{step}`; `devbox build` goes on from there"));
+        return Ok(exit::OK);
+    }
+    let at = args.path.unwrap_or_else(|| spec.dir.clone());
     let built = ctx.block_on(|cancel| async move {
         build::run(&spec, &ctx.paths, &options, &ctx.events, &cancel).await
     })?;
-    if args.json { print_json(&built) } else { print(&built) }?;
-    Ok(exit::OK)
+    let verify = || verify::verify(&at, &built, args.allow_unsandboxed, ctx);
+    let verified = args.verify.then(verify).transpose()?;
+    if args.json { print_json(&built, verified) } else { print(&built) }?;
+    Ok(verified.map_or(exit::OK, Verified::exit_code))
 }
 
 fn print(built: &Built) -> Result<()> {
@@ -64,14 +108,18 @@ fn print(built: &Built) -> Result<()> {
     Ok(())
 }
 
-fn print_json(built: &Built) -> Result<()> {
+fn print_json(built: &Built, verified: Option<Verified>) -> Result<()> {
     let config = built.image.config();
-    let value = json!({
+    let mut value = json!({
         "reference": config.reference(),
         "manifest": built.image.manifest_digest(),
         "config": config,
         "reused": built.reused,
         "outputs": built.outputs,
+        "about": built.about,
     });
+    if let Some(verified) = verified {
+        value["verified"] = json!({ "level": verified.as_str() });
+    }
     ui::line(&format!("{value:#}"))
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::cli::Context;
 use crate::cli::limits::LimitArgs;
+use crate::cli::live_args::LiveArgs;
 use crate::error::{Error, Result, exit};
 use crate::parity::Level;
 use crate::parity::compare::{Known, Question};
@@ -21,7 +22,7 @@ use crate::ui;
 /// line: the files, and which of them are hard links.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// An image, a directory (`dir:PATH`), a manifest, or a box `NAME:VERSION`.
+    /// An image, a directory (`dir:PATH`), a manifest, a box `NAME:VERSION`, or a host `ssh://…`.
     #[arg(value_name = "A", required_unless_present = "root", conflicts_with = "root")]
     subject: Option<OsString>,
     /// Hash the files of this directory, within its filesystem: `/` for the running host.
@@ -36,6 +37,8 @@ pub(crate) struct Args {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    live: LiveArgs,
     #[command(flatten)]
     limits: LimitArgs,
 }
@@ -55,18 +58,26 @@ struct Json {
 pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
     let reference = match (args.root, args.subject) {
         (Some(root), _) => Reference::Directory(root),
-        (None, Some(subject)) => super::reference::parse(&subject, ctx)?,
+        (None, Some(subject)) => {
+            let level = args.level.unwrap_or(Level::Tree);
+            args.live.parse(&subject, Some(level), &args.limits, ctx)?
+        }
         (None, None) => return Err(Error::usage("an image or `--root DIR` is missing")),
     };
     let level = args.level.unwrap_or(match reference {
-        Reference::Directory(_) => Level::Tree,
+        Reference::Directory(_) | Reference::Live { .. } => Level::Tree,
         Reference::Image(_) | Reference::Manifest(_) | Reference::Stored { .. } => Level::Content,
     });
     let limits = args.limits.limits();
     let cache = ctx.digests();
-    let question =
-        Question { level, limits: &limits, cache: Some(&cache), recompute: args.recompute };
-    let Known { digests, notes, cached } =
+    let question = Question {
+        level,
+        limits: &limits,
+        cache: Some(&cache),
+        recompute: args.recompute,
+        policy: None,
+    };
+    let Known { digests, notes, cached, .. } =
         question.digests(&reference).map_err(super::parity::could_not_tell)?;
     for note in &notes {
         ctx.events.note(note);

@@ -10,10 +10,11 @@ use crate::error::{Error, Result, exit};
 use crate::exec::sandbox::{self, Policy};
 use crate::exec::{self, tools};
 use crate::host;
-use crate::machine::config::Accelerator;
+use crate::machine::config::{Accelerator, Arch};
 use crate::machine::template::Templates;
-use crate::machine::{accel, firmware};
-use crate::source::disk::preflight;
+use crate::machine::{accel, firmware, virtiofs};
+use crate::source::disk::{Loader, preflight};
+use crate::spec;
 use crate::store::Store;
 use crate::ui;
 
@@ -81,6 +82,7 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
         uefi(),
         ssh(),
         build(),
+        options(),
         isolation(),
         space(ctx),
         store(ctx),
@@ -128,8 +130,8 @@ fn qemu() -> Finding {
 
 fn accelerator(ctx: &Context) -> Result<Finding> {
     let about = "accelerator";
-    Ok(match ctx.block_on(async |_| accel::choose(&ctx.paths.cache).await) {
-        Ok(choice) if choice.accelerator == Accelerator::Kvm => Finding::good(about, choice.reason),
+    Ok(match ctx.block_on(async |_| accel::choose(&ctx.paths.cache, own_arch()).await) {
+        Ok(choice) if choice.accelerator != Accelerator::Tcg => Finding::good(about, choice.reason),
         Ok(choice) => Finding {
             about,
             grade: Grade::Less,
@@ -141,10 +143,44 @@ fn accelerator(ctx: &Context) -> Result<Finding> {
 }
 
 fn uefi() -> Finding {
-    match firmware::find() {
+    match firmware::find(own_arch(), false) {
         Ok(found) => Finding::good("UEFI", found.code.display().to_string()),
         Err(e) => Finding::of("UEFI", Grade::Less, &e),
     }
+}
+
+/// Of guests unless they are asked for.
+fn own_arch() -> Arch {
+    Arch::of_host().unwrap_or(Arch::X86_64)
+}
+
+/// What a spec may ask for and most do not: nobody lacks it who does not use it.
+fn options() -> Finding {
+    let arm64 = || {
+        tools::qemu(Arch::Aarch64).find()?;
+        firmware::find(Arch::Aarch64, false)
+    };
+    let asked = [
+        ("virtiofs", virtiofs::check().err()),
+        ("Secure Boot", firmware::find(own_arch(), true).err()),
+        ("TPM", tools::SWTPM.find().err()),
+        ("arm64 machines", arm64().err()),
+        (
+            "arm64 images",
+            preflight::packages(spec::Arch::Arm64, Loader::of(spec::Arch::Arm64, false)).err(),
+        ),
+    ];
+    let names = |there: bool| -> Vec<&str> {
+        asked.iter().filter(|(_, e)| e.is_none() == there).map(|(name, _)| *name).collect()
+    };
+    let text = match (names(true).join(", "), names(false).join(", ")) {
+        (there, missing) if missing.is_empty() => format!("{there} can be had"),
+        (there, missing) if there.is_empty() => format!("for {missing} something is missing"),
+        (there, missing) => format!("{there} can be had; for {missing} something is missing"),
+    };
+    let hints =
+        asked.iter().filter_map(|(name, e)| Some(format!("{name}: {}", e.as_ref()?.what())));
+    Finding { hints: hints.collect(), ..Finding::good("options", text) }
 }
 
 fn ssh() -> Finding {
@@ -155,7 +191,11 @@ fn ssh() -> Finding {
 }
 
 fn build() -> Finding {
-    match preflight::packages() {
+    let arch = match Arch::of_host() {
+        Some(Arch::Aarch64) => spec::Arch::Arm64,
+        _ => spec::Arch::Amd64,
+    };
+    match preflight::packages(arch, Loader::of(arch, false)) {
         Ok(()) => Finding::good("packages", "all that a build from packages needs is there"),
         // Machines of boxes that others have built run without.
         Err(e) => Finding::of("packages", Grade::Less, &e),

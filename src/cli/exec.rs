@@ -2,10 +2,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal as _;
-use std::os::unix::process::CommandExt as _;
 
-use crate::cli::{Context, completions::machines, machine as shared, ssh};
-use crate::error::{Error, Result};
+use crate::cli::{Context, completions::machines, machine as shared, remote, ssh};
+use crate::error::Result;
 use crate::exec::shell_word;
 use crate::spec::grammar;
 use clap_complete::engine::ArgValueCandidates;
@@ -29,14 +28,10 @@ pub(crate) struct Args {
 
 /// Ends as `devbox ssh` does: the program's exit code, 255 when devbox fails, 2 for wrong usage.
 pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
-    match exec(args, ctx) {
-        Ok(never) => match never {},
-        Err(error) => Ok(ssh::failed(&error)),
-    }
+    exec(args, ctx).or_else(|error| Ok(ssh::failed(&error)))
 }
 
-/// Becomes ssh, so that streams, signals and the exit code are ssh's own.
-fn exec(args: Args, ctx: &Context) -> Result<std::convert::Infallible> {
+fn exec(args: Args, ctx: &Context) -> Result<u8> {
     let line = line(args.workdir.as_deref(), &args.env, &args.command);
     let (instance, record) = shared::running(ctx, args.machine.as_deref())?;
     let client = instance.client(&record)?;
@@ -47,8 +42,10 @@ fn exec(args: Args, ctx: &Context) -> Result<std::convert::Infallible> {
         command.arg("-t");
     }
     command.arg(&client.target().name).arg("--").arg(line);
-    let e = command.exec();
-    Err(Error::failed("cannot start `ssh`").cause(e))
+    if terminal {
+        match remote::become_ssh(command)? {}
+    }
+    remote::beside(&command, &instance, &record)
 }
 
 /// The line for the guest's login shell, which gives each word back as it was.

@@ -68,6 +68,20 @@ impl LimitArgs {
             deadline: Some(Deadline::after(self.timeout)),
         }
     }
+
+    /// The same limits as words of a command line, for a devbox elsewhere that reads files.
+    pub(crate) fn words(&self) -> Vec<String> {
+        vec![
+            format!("--max-file-size={}", self.max_file_size.as_u64()),
+            format!("--max-contents={}", self.max_contents.as_u64()),
+            format!("--max-entries={}", self.max_entries),
+            format!("--max-depth={}", self.max_depth),
+            format!("--max-path={}", self.max_path),
+            format!("--max-xattr={}", self.max_xattr),
+            format!("--max-xattrs={}", self.max_xattrs),
+            format!("--timeout={}s", self.timeout.as_secs()),
+        ]
+    }
 }
 
 #[cfg(test)]
@@ -88,6 +102,17 @@ mod tests {
         let limits = line.limits.limits();
         assert!(limits.deadline.is_some());
         assert_eq!(Limits { deadline: None, ..limits }, Limits::default());
+    }
+
+    #[test]
+    fn limits_travel_as_words() {
+        let line = Line::try_parse_from(["x", "--max-entries=7", "--timeout=90s"]).expect("parses");
+        let words = line.limits.words();
+        let again = words.iter().map(String::as_str);
+        let again = Line::try_parse_from(std::iter::once("x").chain(again)).expect("parses again");
+        let plain = |line: &Line| Limits { deadline: None, ..line.limits.limits() };
+        assert_eq!(plain(&line), plain(&again));
+        assert_eq!(line.limits.timeout, again.limits.timeout);
     }
 
     #[test]

@@ -23,11 +23,13 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// Everything is looked up now, from files and processes alone: no guest and no QEMU is asked.
+/// Everything is looked up now, from files and processes; each QEMU is asked whether it stands still, and no
+/// guest anything.
 pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
     let mut rows = vec![];
-    for instance in Instance::all(&ctx.paths)? {
-        let status = Status::look(&instance);
+    let instances = Instance::all(&ctx.paths)?;
+    let found = Status::look_at(&instances);
+    for (instance, status) in instances.into_iter().zip(found) {
         // The rest of an interrupted making is no machine.
         if status.state != "absent" {
             rows.push(Row {

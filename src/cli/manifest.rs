@@ -1,15 +1,18 @@
 //! `devbox manifest`.
 
-use std::ffi::OsString;
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::ffi::{OsStr, OsString};
+use std::io::Write;
+use std::path::PathBuf;
 
 use crate::cli::Context;
 use crate::cli::limits::LimitArgs;
+use crate::cli::live_args::{self, LiveArgs};
+use crate::cli::new_file::NewFile;
 use crate::error::{Error, Result, exit};
 use crate::image::Limits;
+use crate::parity::Level;
 use crate::parity::manifest::{Manifest, Scope};
-use crate::parity::subject::{self, Reference};
+use crate::parity::subject::{self, Reference, Seen};
 use crate::ui;
 
 /// Write down what an image holds, to compare it later without the image.
@@ -20,7 +23,8 @@ use crate::ui;
 /// image: it names every file.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// An image, a directory, a box `NAME:VERSION`, or a manifest to verify and write again.
+    /// An image, a directory, a box `NAME:VERSION`, a host `ssh://…`, or a manifest to verify and write
+    /// again.
     #[arg(value_name = "A")]
     subject: OsString,
     /// How much it holds: `disk` all, `content` all but the digests of the disk's bytes, `tree` the
@@ -33,18 +37,43 @@ pub(crate) struct Args {
     /// Write the same records as JSON Lines, for other programs; devbox reads the text alone.
     #[arg(long)]
     json: bool,
+    /// The directory is of a system that runs: leave sockets out, and read again what changes meanwhile.
+    #[arg(long)]
+    running: bool,
+    #[command(flatten)]
+    live: LiveArgs,
     #[command(flatten)]
     limits: LimitArgs,
 }
 
 pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
-    let reference = super::reference::parse(&args.subject, ctx)?;
-    if let Some(output) = &args.output {
-        refuse_existing(output)?;
+    if live_args::is_live(&args.subject) {
+        refuse_above_files(&args.subject, args.level)?;
     }
+    let output = args.output.as_deref().map(|path| NewFile { path, option: "--output" });
+    if let Some(output) = output {
+        output.refuse_existing()?;
+    }
+    let reference = args.live.parse(&args.subject, Some(Level::Tree), &args.limits, ctx)?;
     let limits = args.limits.limits();
-    let manifest =
-        read(&reference, args.level, &limits, ctx).map_err(super::parity::could_not_tell)?;
+    let manifest = match &reference {
+        Reference::Directory(path)
+            if args.running && matches!(args.level, None | Some(Scope::Tree)) =>
+        {
+            Manifest::of_running(path, &limits)
+        }
+        Reference::Image(_)
+        | Reference::Manifest(_)
+        | Reference::Stored { .. }
+        | Reference::Live { .. }
+            if args.running =>
+        {
+            Err(Error::usage(format!("`{reference}` is no directory"))
+                .hint("Leave `--running` out."))
+        }
+        _ => read(&reference, args.level, &limits, ctx),
+    };
+    let manifest = manifest.map_err(super::parity::could_not_tell)?;
     for note in &manifest.notes {
         ctx.events.note(note);
     }
@@ -54,20 +83,31 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
     let write = |out: &mut dyn Write| {
         if args.json { manifest.write_json(out) } else { manifest.write(out) }
     };
-    match &args.output {
+    match output {
         None => ui::data(write)?,
-        Some(path) => {
-            file(path, write)?;
-            ctx.events.note(format!("wrote `{}`", path.display()));
+        Some(output) => {
+            output.write(write)?;
+            ctx.events.note(format!("wrote `{}`", output.path.display()));
         }
     }
     Ok(exit::OK)
 }
 
+/// A host has the levels of a directory.
+fn refuse_above_files(host: &OsStr, level: Option<Scope>) -> Result<()> {
+    if matches!(level, None | Some(Scope::Tree)) {
+        return Ok(());
+    }
+    let host = host.to_string_lossy();
+    Err(too_much(&format!("`{host}`"), "of a host that runs, only the files are read")
+        .hint("Leave `--level` out, or use `--level tree`."))
+}
+
+fn too_much(what: &str, why: &str) -> Error {
+    Error::usage(format!("{what} has no manifest of that level")).cause(why)
+}
+
 fn read(of: &Reference, level: Option<Scope>, limits: &Limits, ctx: &Context) -> Result<Manifest> {
-    let too_much = |what: &str, why: &str| {
-        Error::usage(format!("{what} has no manifest of that level")).cause(why)
-    };
     match of {
         Reference::Image(path) | Reference::Stored { path, .. } => {
             let (manifest, notes) = Manifest::of_image(path, level.unwrap_or(Scope::Disk), limits)?;
@@ -81,6 +121,10 @@ fn read(of: &Reference, level: Option<Scope>, limits: &Limits, ctx: &Context) ->
                 .hint("Leave `--level` out, or use `--level tree`."))
         }
         Reference::Directory(path) => Manifest::of_directory(path, limits),
+        Reference::Live { name, seen } => match &**seen {
+            Seen::Tree(text) => subject::told(name, text, limits),
+            Seen::Packages(_) => Err(too_much(&format!("`{name}`"), "only its packages are known")),
+        },
         Reference::Manifest(path) => {
             let manifest = subject::manifest(path, limits)?;
             match level {
@@ -91,41 +135,5 @@ fn read(of: &Reference, level: Option<Scope>, limits: &Limits, ctx: &Context) ->
                 _ => Ok(manifest),
             }
         }
-    }
-}
-
-fn refuse_existing(path: &Path) -> Result<()> {
-    if std::fs::symlink_metadata(path).is_err() {
-        return Ok(());
-    }
-    Err(Error::usage(format!("`{}` is there already", path.display()))
-        .hint("Remove it, or name another file with `--output`."))
-}
-
-/// Writes a file that is there as a whole or not at all.
-fn file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let what = || format!("cannot write `{}`", path.display());
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    // As a program that writes a file plainly would make it.
-    let mode = std::fs::Permissions::from_mode(0o666);
-    let temporary =
-        tempfile::Builder::new().prefix(".manifest-").permissions(mode).tempfile_in(folder);
-    let temporary = temporary.map_err(|e| {
-        Error::usage(what())
-            .cause(e)
-            .hint("Choose a place that exists and that you may write to with `--output`.")
-    })?;
-    let mut out = BufWriter::with_capacity(1 << 20, temporary);
-    write(&mut out)?;
-    let temporary = out.into_inner().map_err(|e| Error::from(e.into_error()).context(what()))?;
-    temporary.as_file().sync_all().map_err(|e| Error::from(e).context(what()))?;
-    match temporary.persist_noclobber(path) {
-        Ok(_) => Ok(()),
-        Err(e) if e.error.kind() == std::io::ErrorKind::AlreadyExists => refuse_existing(path),
-        Err(e) => Err(Error::from(e.error).context(what())),
     }
 }

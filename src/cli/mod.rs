@@ -1,8 +1,10 @@
 //! The verbs: one verb, one file, each an `Args` whose doc comment is the help, and a `run`.
 
+mod attest_args;
 mod boxes;
 mod build;
 mod bundle;
+mod cache;
 mod clone;
 mod compact;
 mod completions;
@@ -11,20 +13,31 @@ mod cp;
 mod destroy;
 mod digest;
 mod doctor;
+mod drift;
 mod exec;
+mod folder_server;
 mod halt;
 mod helper;
 mod init;
 mod limits;
 mod list;
+mod live_args;
 mod logs;
 mod machine;
 mod manifest;
+mod new_file;
+mod on_error;
 mod parity;
+mod policy_args;
 mod port;
+mod promote;
 mod provision;
 mod reference;
 mod reload;
+mod remote;
+mod replaced_file;
+mod report_args;
+mod reset;
 mod resume;
 mod schema;
 mod screenshot;
@@ -37,6 +50,8 @@ mod sync;
 mod templates;
 mod up;
 mod validate;
+mod verify;
+mod verify_attestation;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -100,6 +115,7 @@ enum Verb {
     Snapshot(snapshot::Args),
     Clone(clone::Args),
     Compact(compact::Args),
+    Reset(reset::Args),
     Destroy(destroy::Args),
     Status(status::Args),
     List(list::Args),
@@ -112,14 +128,20 @@ enum Verb {
     Console(console::Args),
     Screenshot(screenshot::Args),
     Box(boxes::Args),
+    Cache(cache::Args),
     Doctor(doctor::Args),
     Bundle(bundle::Args),
-    Parity(parity::Args),
+    Drift(drift::Args),
+    Promote(promote::Args),
+    Parity(Box<parity::Args>),
     Digest(digest::Args),
     Manifest(manifest::Args),
+    VerifyAttestation(verify_attestation::Args),
     Completions(completions::Args),
     #[command(hide = true)]
     Helper(helper::Args),
+    #[command(hide = true)]
+    FolderServer(folder_server::Args),
 }
 
 impl Verb {
@@ -250,9 +272,11 @@ fn run(cli: Cli) -> Result<u8> {
     let ctx = Context { paths: Paths::from_env()?, events };
     let done = match cli.verb {
         // "Could not tell" is an answer of its own only where a question was asked.
-        Verb::Parity(args) => return parity::run(args, &ctx),
+        Verb::Drift(args) => return drift::run(args, &ctx),
+        Verb::Parity(args) => return parity::run(*args, &ctx),
         Verb::Digest(args) => return digest::run(args, &ctx),
         Verb::Manifest(args) => return manifest::run(args, &ctx),
+        Verb::VerifyAttestation(args) => return verify_attestation::run(args, &ctx),
         Verb::Init(args) => init::run(args, &ctx),
         Verb::Validate(args) => validate::run(args, &ctx),
         Verb::Schema(args) => schema::run(args, &ctx),
@@ -267,6 +291,8 @@ fn run(cli: Cli) -> Result<u8> {
         Verb::Snapshot(args) => snapshot::run(args, &ctx),
         Verb::Clone(args) => clone::run(args, &ctx),
         Verb::Compact(args) => compact::run(args, &ctx),
+        Verb::Promote(args) => promote::run(args, &ctx),
+        Verb::Reset(args) => reset::run(args, &ctx),
         Verb::Destroy(args) => destroy::run(args, &ctx),
         Verb::Status(args) => status::run(args, &ctx),
         Verb::List(args) => list::run(args, &ctx),
@@ -279,8 +305,10 @@ fn run(cli: Cli) -> Result<u8> {
         Verb::Console(args) => console::run(args, &ctx),
         Verb::Screenshot(args) => screenshot::run(args, &ctx),
         Verb::Box(args) => boxes::run(args, &ctx),
+        Verb::Cache(args) => cache::run(args, &ctx),
         Verb::Completions(args) => completions::run(args, &ctx),
         Verb::Helper(args) => helper::run(args, &ctx),
+        Verb::FolderServer(args) => folder_server::run(&args),
         Verb::Doctor(args) => doctor::run(args, &ctx),
         Verb::Bundle(args) => bundle::run(args, &ctx),
     };

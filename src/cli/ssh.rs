@@ -1,9 +1,8 @@
 //! `devbox ssh`.
 
 use std::ffi::OsString;
-use std::os::unix::process::CommandExt as _;
 
-use crate::cli::{Context, completions::machines, machine as shared};
+use crate::cli::{Context, completions::machines, machine as shared, remote};
 use crate::error::{Error, Kind, Result, exit};
 use crate::ui;
 use clap_complete::engine::ArgValueCandidates;
@@ -25,10 +24,7 @@ pub(crate) struct Args {
 /// Ends with the guest's exit code; with 255, as ssh itself, when devbox fails, and with 2 when the
 /// machine is not named as it has to be.
 pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
-    match exec(args, ctx) {
-        Ok(never) => match never {},
-        Err(error) => Ok(failed(&error)),
-    }
+    exec(args, ctx).or_else(|error| Ok(failed(&error)))
 }
 
 /// Prints why the guest's command did not run, and gives the exit code.
@@ -37,15 +33,18 @@ pub(super) fn failed(error: &Error) -> u8 {
     if error.kind() == Kind::Usage { exit::USAGE } else { exit::SSH_FAILED }
 }
 
-/// Becomes ssh, so that the terminal, signals and the exit code are ssh's own.
-fn exec(args: Args, ctx: &Context) -> Result<std::convert::Infallible> {
+fn exec(args: Args, ctx: &Context) -> Result<u8> {
     let (instance, record) = shared::running(ctx, args.machine.as_deref())?;
     let client = instance.client(&record)?;
     let mut command = client.base(args.command.is_some())?;
+    // With options of somebody's own it may be anything: a terminal, a tunnel.
+    let beside = args.command.is_some() && args.args.is_empty();
     command.args(args.args).arg(&client.target().name);
-    if let Some(remote) = args.command {
-        command.arg("--").arg(remote);
+    if let Some(line) = args.command {
+        command.arg("--").arg(line);
     }
-    let e = command.exec();
-    Err(Error::failed("cannot start `ssh`").cause(e))
+    if beside {
+        return remote::beside(&command, &instance, &record);
+    }
+    match remote::become_ssh(command)? {}
 }

@@ -29,9 +29,10 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
         );
     }
     let chosen = select::members(&project.members().iter().collect::<Vec<_>>(), &args.machines)?;
+    let looked = Status::look_at(chosen.iter().map(|member| &member.instance));
     let found: Vec<(&Member, Status)> = chosen
         .into_iter()
-        .map(|member| (member, Status::look(&member.instance)))
+        .zip(looked)
         // The rest of an interrupted making that the spec does not name either is no machine.
         .filter(|(member, status)| member.in_spec == Some(true) || status.state != "absent")
         .collect();

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
+use crate::os;
 
 /// How long a program may clean up after SIGTERM; `mmdebstrap` removes a tree of 20,000 files.
 const GRACE: Duration = Duration::from_secs(10);
@@ -27,17 +27,17 @@ pub async fn run(
     mut on_line: impl FnMut(&str),
     cancel: &CancellationToken,
 ) -> Result<Vec<u8>> {
-    use std::os::unix::process::CommandExt as _;
     if cancel.is_cancelled() {
         return Err(Error::interrupted("interrupted"));
     }
-    command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
+    os::detach(&mut command);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let (name, line) = (super::name(&command), super::line(&command));
     let start = |e| Error::failed(format!("cannot start `{name}`")).cause(e);
     let mut child =
         tokio::process::Command::from(command).kill_on_drop(true).spawn().map_err(start)?;
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    let (Some(group), Some(mut out), Some(err)) = (group, child.stdout.take(), child.stderr.take())
+    let (Some(group), Some(mut out), Some(err)) =
+        (child.id(), child.stdout.take(), child.stderr.take())
     else {
         return Err(Error::failed(format!("cannot watch `{name}`")));
     };
@@ -71,9 +71,9 @@ pub async fn run(
         tokio::select! {
             status = &mut work => status.map_err(start)?,
             () = cancel.cancelled() => {
-                let _ = kill_process_group(group, Signal::TERM);
+                os::end_group(group, true);
                 if tokio::time::timeout(GRACE, &mut work).await.is_err() {
-                    let _ = kill_process_group(group, Signal::KILL);
+                    os::end_group(group, false);
                     let _ = work.await;
                 }
                 return Err(Error::interrupted(format!("interrupted while `{name}` ran")));

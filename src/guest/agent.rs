@@ -11,9 +11,9 @@ use std::time::Duration;
 use qapi::qga as schema;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::UnixStream;
 
 use crate::error::{Error, Result};
+use crate::os;
 
 /// Bounds what a guest can make us keep: `guest-file-read` and `guest-exec` answer with up to 48 MiB
 /// in base64 at most, and nothing here asks for that much.
@@ -36,7 +36,7 @@ pub struct Ran {
 /// A conversation with the guest's agent.
 #[derive(Debug)]
 pub struct Agent {
-    stream: BufReader<UnixStream>,
+    stream: BufReader<os::Stream>,
     next_sync: u32,
     /// Whether an answer of an earlier command may still come.
     stale: bool,
@@ -49,8 +49,7 @@ impl Agent {
     /// Nothing listens on the socket, or no agent answered within `timeout`.
     pub async fn connect(socket: &Path, timeout: Duration) -> Result<Self> {
         let what = || format!("cannot reach the guest agent at `{}`", socket.display());
-        let stream =
-            UnixStream::connect(socket).await.map_err(|e| Error::failed(what()).cause(e))?;
+        let stream = os::connect(socket).await.map_err(|e| Error::failed(what()).cause(e))?;
         let mut agent = Agent {
             stream: BufReader::new(stream),
             next_sync: std::process::id() & 0xffff,

@@ -1,6 +1,5 @@
 //! Fresh ed25519 keys: one for the user of a machine, one as the machine's host key.
 
-use fs_err::os::unix::fs::OpenOptionsExt as _;
 use std::io::Write as _;
 use std::path::Path;
 
@@ -9,6 +8,7 @@ use ssh_key::rand_core::OsRng;
 use ssh_key::{Algorithm, LineEnding, PrivateKey};
 
 use crate::error::{Error, Result};
+use crate::os;
 
 /// A key pair in OpenSSH's formats.
 #[derive(Clone)]
@@ -72,8 +72,8 @@ impl KeyPair {
     /// The files cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
         let mut private = fs::OpenOptions::new();
-        private.write(true).create(true).truncate(true).mode(0o600);
-        private.open(path)?.write_all(self.private.as_bytes())?;
+        private.write(true).create(true).truncate(true);
+        os::private_file(&mut private).open(path)?.write_all(self.private.as_bytes())?;
         let mut public = path.as_os_str().to_owned();
         public.push(".pub");
         fs::write(Path::new(&public), format!("{}\n", self.public))?;

@@ -3,6 +3,8 @@
 
 pub mod agent;
 pub mod clock;
+// Works with folders by their descriptors and with names that are bytes.
+#[cfg(unix)]
 pub mod copy;
 pub mod disks;
 pub mod folder;

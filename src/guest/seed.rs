@@ -21,7 +21,7 @@ pub struct Seed<'a> {
     pub user: &'a str,
     /// The public key that may log in as `user`, one line; nobody may if absent.
     pub authorized_key: Option<&'a str>,
-    /// The guest's ssh host key: known here before the first connection. If absent, none is told.
+    /// The guest's ssh host key: known here before the first connection. If absent, the guest makes one.
     pub host_key: Option<&'a KeyPair>,
     /// The network card's address; no network configuration if absent.
     pub mac: Option<&'a str>,
@@ -59,11 +59,7 @@ impl Seed<'_> {
     }
 
     fn user_data(&self) -> Value {
-        let keys = self.host_key.map_or(
-            json!({}),
-            |pair| json!({"ed25519_private": pair.private(), "ed25519_public": pair.public()}),
-        );
-        json!({
+        let mut data = json!({
             "hostname": self.hostname,
             "preserve_hostname": false,
             // Else sudo complains that it cannot resolve the machine's own name.
@@ -80,7 +76,6 @@ impl Seed<'_> {
             "ssh_pwauth": false,
             "ssh_deletekeys": true,
             "ssh_genkeytypes": ["ed25519"],
-            "ssh_keys": keys,
             // The log of the serial console is evidence for people, not a place for keys.
             "ssh": {"emit_keys_to_console": false},
             "no_ssh_fingerprints": true,
@@ -90,7 +85,13 @@ impl Seed<'_> {
             "locale": false,
             "package_update": false,
             "package_upgrade": false,
-        })
+        });
+        if let Some(pair) = self.host_key {
+            // Where it is there, even empty, cloud-init makes no keys itself.
+            data["ssh_keys"] =
+                json!({"ed25519_private": pair.private(), "ed25519_public": pair.public()});
+        }
+        data
     }
 
     /// Writes the seed as an ISO image with the label `cidata`, readable by this user only: it holds
@@ -99,12 +100,11 @@ impl Seed<'_> {
     /// # Errors
     /// The file cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        use fs_err::os::unix::fs::OpenOptionsExt as _;
         use std::io::Write as _;
         let image = iso9660::image("cidata", &self.files())?;
         let mut options = fs_err::OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        options.open(path)?.write_all(&image)?;
+        options.write(true).create(true).truncate(true);
+        crate::os::private_file(&mut options).open(path)?.write_all(&image)?;
         Ok(())
     }
 }

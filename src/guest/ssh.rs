@@ -20,11 +20,12 @@ use tokio_util::sync::CancellationToken;
 use super::keys::KeyPair;
 use crate::error::{Error, Result};
 use crate::exec::{quote, tools};
+use crate::os;
 
 /// The longest line that is passed on whole; a longer one is cut, so that a guest cannot fill our memory.
 const LINE_LIMIT: u64 = 64 << 10;
-/// A Unix socket's path holds 107 bytes (unix(7)), and ssh adds 17 while it makes one.
-const CONTROL_LIMIT: usize = 90;
+/// ssh adds 17 bytes to the path of its control socket while it makes one.
+const CONTROL_LIMIT: usize = os::SOCKET_PATH - 17;
 /// How long the guest gets to end a command's processes after a timeout or Ctrl-C.
 const KILL_WAIT: Duration = Duration::from_secs(5);
 
@@ -121,7 +122,8 @@ impl Client {
     /// The files cannot be written.
     pub fn new(dir: &Path, control: &Path, target: Target, host_key: &str) -> Result<Self> {
         crate::host::private_dir(dir)?;
-        let short = control.as_os_str().len() <= CONTROL_LIMIT;
+        // The ssh of Windows has no control connections.
+        let short = cfg!(unix) && control.as_os_str().len() <= CONTROL_LIMIT;
         let client =
             Client { target, dir: dir.to_owned(), control: short.then(|| control.to_owned()) };
         let Target { host, port, .. } = client.target;
@@ -259,7 +261,8 @@ impl Client {
         let pid_file = format!("/tmp/.devbox-{token}.pid");
         let mut command = self.command(&wrap(&remote, &pid_file))?;
         command.stdin(if remote.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        os::detach(command.as_std_mut());
         let mut child =
             command.spawn().map_err(|e| Error::failed("cannot start `ssh`").cause(e))?;
         let (stdin, stdout, stderr) =

@@ -48,30 +48,48 @@ impl Work<'_> {
             }
         };
         let ended = self.client.run(remote, on_line, timeout, self.cancel).await;
-        let mut error = match ended {
-            Ok(Ended::Code(0)) => return Ok(out),
-            Ok(Ended::Code(code)) => {
-                Error::failed(format!("{} failed with exit code {code}", self.title))
-            }
-            Ok(Ended::TimedOut) => Error::failed(format!(
-                "{} took longer than {} s and was stopped",
-                self.title,
-                timeout.as_secs()
-            ))
-            .hint("Give it a longer `timeout`, or find out in its last lines what it waits for."),
-            Ok(Ended::Cancelled) => {
-                return Err(Error::interrupted(format!("interrupted while {} ran", self.title)));
-            }
-            Err(e) => e.context(format!("{} failed", self.title)),
-        };
-        if !last.is_empty() {
-            error = error.detail("its last lines:");
+        match ended {
+            Ok(Ended::Code(0)) => Ok(out),
+            Ok(ended) => Err(failure(self.title, ended, timeout, last)),
+            Err(e) => Err(with_lines(e.context(format!("{} failed", self.title)), last)),
         }
-        for line in last {
-            error = error.detail(format!("  | {line}"));
-        }
-        Err(error)
     }
+}
+
+/// What a piece of work that ended so is for people, with its last lines.
+pub fn failure(
+    title: &str,
+    ended: Ended,
+    timeout: Duration,
+    last: impl IntoIterator<Item = String>,
+) -> Error {
+    let error = match ended {
+        Ended::Code(code) => Error::failed(format!("{title} failed with exit code {code}")),
+        Ended::TimedOut => Error::failed(format!(
+            "{title} took longer than {} s and was stopped",
+            timeout.as_secs()
+        ))
+        .hint("Give it a longer `timeout`, or find out in its last lines what it waits for."),
+        Ended::Cancelled => return Error::interrupted(format!("interrupted while {title} ran")),
+    };
+    with_lines(error, last)
+}
+
+fn with_lines(mut error: Error, last: impl IntoIterator<Item = String>) -> Error {
+    let mut last = last.into_iter().peekable();
+    if last.peek().is_some() {
+        error = error.detail("its last lines:");
+    }
+    for line in last {
+        error = error.detail(format!("  | {line}"));
+    }
+    error
+}
+
+/// A script that the guest's root reads: one too long for a command line, or not for others' eyes.
+#[must_use]
+pub fn root_reads(script: String) -> Remote {
+    Remote::new(as_root("exec sh")).stdin(script.into_bytes())
 }
 
 /// A script for the guest's root.

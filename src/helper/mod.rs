@@ -22,6 +22,7 @@ use tokio::net::UnixDatagram;
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::host::Paths;
+use crate::machine::Machine;
 use crate::machine::card;
 use crate::machine::instance::{Instance, State};
 use crate::machine::process::Process;
@@ -208,9 +209,25 @@ async fn work(
             .map(|m| (m.instance.name(), (&m.instance, Ready::from(&m.process))))
             .collect();
         clocks.look(&all, log);
+        for m in machines.iter().filter(|m| m.instance.files().still().exists()) {
+            go_on(m, log).await;
+        }
         switch.report(log);
         drop(machines);
         pause(&woken).await;
+    }
+}
+
+/// A machine that a devbox held still which died then: whoever attaches to it lets it go on.
+async fn go_on(left: &Running, log: &Log) {
+    // Held while it is meant to stand still.
+    let Ok(_lock) = left.instance.lock("devbox helper") else { return };
+    let (files, name) = (left.instance.files(), left.instance.name());
+    let uuid = &left.record.uuid;
+    let events = Events::silent();
+    match Machine::attach(name, uuid, files.dir(), files.runtime(), &events).await {
+        Ok(_) => log.line(format_args!("`{name}` goes on: a devbox died while it held it still")),
+        Err(e) => log.line(format_args!("`{name}` cannot go on: {}", e.what())),
     }
 }
 

@@ -274,6 +274,10 @@ impl ReadAt for Timed {
         self.limits.check_time()?;
         self.reader.next_data(offset)
     }
+
+    fn on_disk(&self, range: Range<u64>) -> Option<Vec<Range<u64>>> {
+        self.reader.on_disk(range)
+    }
 }
 
 #[cfg(test)]

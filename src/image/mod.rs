@@ -47,4 +47,11 @@ pub trait ReadAt: Send + Sync {
     fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>> {
         Ok((offset < self.size()).then(|| offset..self.size()))
     }
+
+    /// Where the bytes of `range`, which is inside, stand on the whole disk that this is a part of,
+    /// in their order; `None` if this does not know. Only who looks for what changed on a disk marks
+    /// one, see [`crate::parity::drift`].
+    fn on_disk(&self, _range: Range<u64>) -> Option<Vec<Range<u64>>> {
+        None
+    }
 }

@@ -1,8 +1,9 @@
 //! Other people's programs that make or read images, for tests to compare with.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::ReadAt;
 
@@ -22,6 +23,22 @@ pub(crate) fn run(dir: &Path, program: &Path, args: &[&str]) -> Vec<u8> {
     let stderr = String::from_utf8_lossy(&out.stderr);
     assert!(out.status.success(), "{} {args:?}: {stderr}", program.display());
     out.stdout
+}
+
+/// `mount -o loop` of an image, by the kernel's own reader. Tests run side by side: a loop device that another
+/// one gives back in this moment is busy, so it is asked again for some seconds.
+pub(crate) fn mount(arguments: &[&str], image: &Path, point: &Path) -> Output {
+    let mut left = 100;
+    loop {
+        let mut mount = Command::new("mount");
+        let out = mount.args(arguments).arg(image).arg(point).output().expect("it starts");
+        let busy = String::from_utf8_lossy(&out.stderr).contains("mount point busy");
+        left -= 1;
+        if !busy || left == 0 {
+            return out;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// A small generator of numbers that is the same everywhere (xorshift64*, Vigna 2016).

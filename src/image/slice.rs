@@ -53,6 +53,11 @@ impl ReadAt for Slice {
         let Some(found) = self.inner.next_data(self.start + offset)? else { return Ok(None) };
         Ok((found.start < end).then(|| found.start - self.start..found.end.min(end) - self.start))
     }
+
+    fn on_disk(&self, range: Range<u64>) -> Option<Vec<Range<u64>>> {
+        let end = self.start.checked_add(range.end)?;
+        self.inner.on_disk(self.start + range.start..end)
+    }
 }
 
 /// Fails unless `len` bytes from `offset` lie inside `0..size`.

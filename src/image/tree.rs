@@ -166,6 +166,15 @@ pub struct Identity {
     pub uuid: String,
 }
 
+/// Bytes of a file that are adjacent on what holds its filesystem. What no stretch covers is a hole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stretch {
+    /// Its first byte in the file.
+    pub start: u64,
+    /// Where it stands.
+    pub place: std::ops::Range<u64>,
+}
+
 /// A readable filesystem.
 pub trait Filesystem: Send + Sync {
     /// Type, label, UUID.
@@ -183,6 +192,16 @@ pub trait Filesystem: Send + Sync {
     /// # Errors
     /// Damage or a read error, or the sink's own error.
     fn read_file(&self, node: &Node, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>;
+
+    /// Where the contents of a regular file of [`Filesystem::tree`] stand on what holds the
+    /// filesystem: its contents follow from its size, these, and the bytes there. `None` if they do not,
+    /// or not simply: then only reading tells.
+    ///
+    /// # Errors
+    /// As [`Filesystem::read_file`].
+    fn stretches(&self, _node: &Node) -> Result<Option<Vec<Stretch>>> {
+        Ok(None)
+    }
 
     /// What a person should know that showed only while reading, in sentences without a full stop.
     fn late_notes(&self) -> Vec<String> {

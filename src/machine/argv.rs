@@ -5,16 +5,11 @@ use std::path::Path;
 
 use serde_json::json;
 
+use super::board::Board;
 use super::config::{Accelerator, Config, Disk, DiskFormat, Incoming, NAT_MAC, Network};
 use super::files::Files;
 use super::{card, data_disk, folder, hotplug};
 use crate::guest::folder::FolderKind;
-
-/// The pinned machine type: the guest sees the same hardware whatever newer QEMU runs it.
-///
-/// 7.2 is the oldest QEMU that devbox is tested with (Debian 12); QEMU keeps a machine type for six
-/// years.
-pub const MACHINE_TYPE: &str = "pc-q35-7.2";
 
 /// The node of the disk that boots; it holds the machine's snapshots.
 pub(super) const ROOT_NODE: &str = "disk0";
@@ -26,6 +21,8 @@ pub struct FirmwareImages {
     pub code: std::path::PathBuf,
     /// The machine's own variable store.
     pub vars: std::path::PathBuf,
+    /// Only code in System Management Mode may change the variables.
+    pub smm: bool,
 }
 
 /// QEMU's arguments, without the program's name. The machine starts paused (`-S`), so that forwards
@@ -34,9 +31,12 @@ pub struct FirmwareImages {
 pub fn argv(config: &Config, files: &Files, uefi: Option<&FirmwareImages>) -> Vec<OsString> {
     let mut a = Args(Vec::new());
     identity(&mut a, config, files);
-    hardware(&mut a, config);
+    hardware(&mut a, config, uefi.is_some_and(|images| images.smm));
     if let Some(images) = uefi {
         firmware(&mut a, images);
+    }
+    if config.tpm {
+        tpm(&mut a, config);
     }
     for (n, disk) in config.disks.iter().enumerate() {
         add_disk(&mut a, n, disk, config.kernel.is_none() && n == 0);
@@ -117,30 +117,44 @@ fn identity(a: &mut Args, config: &Config, files: &Files) {
     a.word("-S");
 }
 
-fn hardware(a: &mut Args, config: &Config) {
-    a.pair("-machine", format!("{MACHINE_TYPE},usb=off,vmport=off,smm=off,memory-backend=mem"));
+fn hardware(a: &mut Args, config: &Config, smm: bool) {
+    let board = Board::of(config.arch);
+    let smm = match (board.smm, smm) {
+        (false, _) => "",
+        (true, false) => ",smm=off",
+        (true, true) => ",smm=on",
+    };
+    a.pair("-machine", format!("{},{}{smm},memory-backend=mem", board.machine, board.options));
     memory(a, config);
-    match config.accelerator {
-        Accelerator::Kvm => {
-            a.pair("-accel", "kvm");
-            a.pair("-cpu", "host");
-        }
-        Accelerator::Tcg => {
-            a.pair("-accel", "tcg,thread=multi");
-            a.pair("-cpu", "max");
-        }
-    }
+    let (accel, cpu) = config.accelerator.words(config.arch);
+    a.pair("-accel", format!("{accel}{}", translated(config)));
+    a.pair("-cpu", cpu);
     a.pair("-smp", format!("cpus={}", config.cpus));
     a.pair("-m", format!("size={}M", config.memory >> 20));
     let base = config.rtc.and_then(|s| jiff::Timestamp::from_second(s).ok());
     let base = base.map_or("utc".to_owned(), |t| t.strftime("%Y-%m-%dT%H:%M:%S").to_string());
     a.pair("-rtc", format!("base={base}"));
-    a.device(&json!({"driver": "VGA", "id": "video0"}));
+    a.device(&json!({"driver": board.video, "id": "video0"}));
     a.pair("-object", "rng-builtin,id=rng0");
     a.device(&json!({"driver": "virtio-rng-pci", "id": "entropy0", "rng": "rng0"}));
-    // A new id at each start of QEMU: a guest that goes on from a saved state sees that it was
-    // copied, and its kernel takes new random state ("Virtual Machine Generation ID", Microsoft).
-    a.device(&json!({"driver": "vmgenid", "id": "generation0", "guid": "auto"}));
+    if board.generation_id {
+        // A new id at each start of QEMU: a guest that goes on from a saved state sees that it was
+        // copied, and its kernel takes new random state ("Virtual Machine Generation ID", Microsoft).
+        a.device(&json!({"driver": "vmgenid", "id": "generation0", "guid": "auto"}));
+    }
+}
+
+/// How much of its own memory QEMU may fill with translated code. A guest that boots fills most of the gigabyte
+/// that is QEMU's default, and one that is restored from a template never runs what boots: an eighth of its
+/// memory is enough, so that ten machines of one template do not hold ten times the rest.
+fn translated(config: &Config) -> String {
+    const MOST_MIB: u64 = 1024;
+    const LEAST_MIB: u64 = 64;
+    let restored = matches!(config.incoming, Some(Incoming::Template(_)));
+    if config.accelerator != Accelerator::Tcg || !restored {
+        return String::new();
+    }
+    format!(",tb-size={}", (config.memory >> 23).clamp(LEAST_MIB, MOST_MIB))
 }
 
 /// The same name for every kind of memory: a saved state names the memory that it belongs to.
@@ -150,6 +164,10 @@ fn memory(a: &mut Args, config: &Config) {
         object["qom-type"] = json!("memory-backend-file");
         object["mem-path"] = json!(file.path.to_string_lossy());
         object["share"] = json!(file.written);
+    } else if config.folders.iter().any(|folder| folder.kind == FolderKind::Virtiofs) {
+        // The servers of these folders read and write the guest's memory.
+        object["qom-type"] = json!("memory-backend-memfd");
+        object["share"] = json!(true);
     }
     a.pair("-object", object.to_string());
 }
@@ -194,6 +212,16 @@ fn firmware(a: &mut Args, images: &FirmwareImages) {
         "file": {"driver": "file", "filename": images.vars.to_string_lossy()},
     }));
     a.pair("-machine", "pflash0=uefi-code,pflash1=uefi-vars");
+    if images.smm {
+        a.pair("-global", "driver=cfi.pflash01,property=secure,value=on");
+    }
+}
+
+/// QEMU's standard input is a socket to the emulator of the TPM, see [`super::tpm`].
+fn tpm(a: &mut Args, config: &Config) {
+    a.pair("-chardev", "socket,id=tpm,fd=0");
+    a.pair("-tpmdev", "emulator,id=tpm0,chardev=tpm");
+    a.device(&json!({"driver": Board::of(config.arch).tpm, "id": "tpm0-dev", "tpmdev": "tpm0"}));
 }
 
 fn add_disk(a: &mut Args, n: usize, disk: &Disk, boots: bool) {
@@ -256,7 +284,12 @@ fn ports(a: &mut Args, config: &Config, files: &Files) {
         &files.serial_socket(),
         "",
     );
-    a.device(&json!({"driver": "isa-serial", "id": "serial0-dev", "chardev": "serial0"}));
+    match Board::of(config.arch).serial {
+        Some(driver) => {
+            a.device(&json!({"driver": driver, "id": "serial0-dev", "chardev": "serial0"}));
+        }
+        None => a.pair("-serial", "chardev:serial0"),
+    }
     if config.agent {
         let before = "socket,id=agent,server=on,wait=off,path=";
         a.with_path("-chardev", before, &files.agent_socket(), "");

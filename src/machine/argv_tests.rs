@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::{FirmwareImages, argv};
 use crate::guest::folder::{Folder, FolderKind};
+use crate::host::Arch;
 use crate::machine::config::{
     Accelerator, Card, Config, DirectKernel, Disk, DiskFormat, Firmware, Forward, Incoming,
     Lifetime, MemoryFile, Network, Protocol,
@@ -24,7 +25,9 @@ fn dev_box() -> Config {
         uuid: "a1b2c3d4-0000-4000-8000-000000000001".to_owned(),
         cpus: 2,
         memory: 1 << 30,
+        arch: Arch::X86_64,
         firmware: Firmware::Bios,
+        tpm: false,
         accelerator: Accelerator::Tcg,
         disks: vec![Disk {
             path: PathBuf::from("/m/overlay.qcow2"),
@@ -74,6 +77,8 @@ fn dev_box_that_goes_on_from_a_template() {
         other,
         [
             r#"{"id":"mem","mem-path":"/t/memory","qom-type":"memory-backend-file","share":false,"size":1073741824}"#,
+            // Not the hardware: how much translated code is kept.
+            "tcg,thread=multi,tb-size=128",
             "-incoming",
             "defer",
         ]
@@ -83,7 +88,42 @@ fn dev_box_that_goes_on_from_a_template() {
 #[test]
 fn dev_box_with_uefi_under_kvm() {
     let config = Config { firmware: Firmware::Uefi, accelerator: Accelerator::Kvm, ..dev_box() };
-    let images = FirmwareImages { code: "/f/CODE.fd".into(), vars: "/m/uefi-vars.fd".into() };
+    let images =
+        FirmwareImages { code: "/f/CODE.fd".into(), vars: "/m/uefi-vars.fd".into(), smm: false };
+    insta::assert_snapshot!(words(&config, "/m", Some(&images)));
+}
+
+#[test]
+fn dev_box_with_secure_boot_and_a_tpm() {
+    let config = Config { firmware: Firmware::SecureBoot, tpm: true, ..dev_box() };
+    let vars = "/m/uefi-vars-secure-boot.fd".into();
+    let images = FirmwareImages { code: "/f/SECURE.fd".into(), vars, smm: true };
+    let with = words(&config, "/m", Some(&images));
+    let without = words(&dev_box(), "/m", None);
+    let more: Vec<&str> = with.lines().filter(|w| !without.lines().any(|b| b == *w)).collect();
+    assert_eq!(
+        more,
+        [
+            "pc-q35-7.2,usb=off,vmport=off,smm=on,memory-backend=mem",
+            r#"{"driver":"raw","file":{"driver":"file","filename":"/f/SECURE.fd"},"node-name":"uefi-code","read-only":true}"#,
+            r#"{"driver":"raw","file":{"driver":"file","filename":"/m/uefi-vars-secure-boot.fd"},"node-name":"uefi-vars","read-only":false}"#,
+            "pflash0=uefi-code,pflash1=uefi-vars",
+            // Without it the guest could write the variables that say what it may start.
+            "-global",
+            "driver=cfi.pflash01,property=secure,value=on",
+            "socket,id=tpm,fd=0",
+            "-tpmdev",
+            "emulator,id=tpm0,chardev=tpm",
+            r#"{"driver":"tpm-crb","id":"tpm0-dev","tpmdev":"tpm0"}"#,
+        ]
+    );
+}
+
+#[test]
+fn dev_box_of_arm64() {
+    let config = Config { arch: Arch::Aarch64, firmware: Firmware::Uefi, tpm: true, ..dev_box() };
+    let images =
+        FirmwareImages { code: "/f/AA.fd".into(), vars: "/m/uefi-vars.fd".into(), smm: false };
     insta::assert_snapshot!(words(&config, "/m", Some(&images)));
 }
 
@@ -136,6 +176,26 @@ fn a_card_on_the_private_network_has_its_own_slot() {
 }
 
 #[test]
+fn a_folder_of_virtiofs_shares_the_memory_and_adds_nothing_else() {
+    let folder = Folder {
+        kind: FolderKind::Virtiofs,
+        source: "/a".into(),
+        target: "/work".to_owned(),
+        writable: false,
+        exclude: vec![],
+    };
+    let with = words(&Config { folders: vec![folder], ..dev_box() }, "/m", None);
+    let without = words(&dev_box(), "/m", None);
+    let other: Vec<&str> = with.lines().filter(|w| !without.lines().any(|b| b == *w)).collect();
+    let size = dev_box().memory;
+    assert_eq!(
+        other,
+        [format!(r#"{{"id":"mem","qom-type":"memory-backend-memfd","share":true,"size":{size}}}"#)]
+    );
+    assert_eq!(with.lines().count(), without.lines().count());
+}
+
+#[test]
 fn folders_are_served_without_a_device_and_read_only_unless_asked() {
     let folder = |source: &str, writable| Folder {
         kind: FolderKind::NineP,
@@ -159,4 +219,22 @@ fn folders_are_served_without_a_device_and_read_only_unless_asked() {
             "local,id=devbox2,security_model=none,multidevs=remap,readonly=off,path=/d",
         ]
     );
+}
+
+#[test]
+fn each_accelerator_has_its_words() {
+    let of = |accelerator, option: &str| {
+        let words = words(&Config { accelerator, ..dev_box() }, "/m", None);
+        let mut words = words.lines().skip_while(|word| *word != option);
+        words.nth(1).expect("a value").to_owned()
+    };
+    for (accelerator, accel, cpu) in [
+        (Accelerator::Kvm, "kvm", "host"),
+        (Accelerator::Hvf, "hvf", "host"),
+        (Accelerator::Whpx, "whpx,kernel-irqchip=off", "Nehalem"),
+        (Accelerator::Tcg, "tcg,thread=multi", "max"),
+    ] {
+        assert_eq!(of(accelerator, "-accel"), accel);
+        assert_eq!(of(accelerator, "-cpu"), cpu);
+    }
 }

@@ -10,7 +10,7 @@ use super::files::Files;
 use super::hotplug::{NETWORK_SLOT, occupied, plug_into};
 use super::qmp::{COMMAND_TIMEOUT, Failure};
 use crate::digest::sha256;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use std::path::Path;
 
 /// QEMU's name of the host's end.
@@ -67,9 +67,13 @@ impl Machine {
             Ok::<_, Failure>(true)
         };
         work.await.map_err(|e| {
-            Error::failed(format!("cannot give `{}` a card on the private network", self.name))
-                .cause(e)
-                .hint(format!("Restart it with `devbox reload {}`.", self.name))
+            let error = self.undone("cannot give a card on the private network to", &e);
+            match e {
+                Failure::Rejected { .. } => {
+                    error.hint(format!("Restart it with `devbox reload {}`.", self.name))
+                }
+                _ => error,
+            }
         })
     }
 }

@@ -2,13 +2,11 @@
 
 use fs_err as fs;
 
-use super::config;
 use super::instance::Instance;
 use super::record::{Record, SUSPENDED};
 use crate::error::Result;
 use crate::exec::{self, tools};
-use crate::guest::seed::{Seed, instance_id};
-use crate::guest::ssh::Client;
+use crate::guest::seed::instance_id;
 
 impl Instance {
     /// Makes this machine with the disk of `source` as it lies there, on the same sealed image, with keys
@@ -21,17 +19,8 @@ impl Instance {
     pub fn create_clone(&self, source: &Instance, original: &Record) -> Result<Record> {
         self.clear()?;
         let uuid = crate::host::new_uuid()?;
-        let (user_key, host_key) = Client::keys(&self.files().ssh_dir(), self.name())?;
-        let seed = Seed {
-            // Another instance: cloud-init gives it its name and keys at its first boot.
-            instance_id: instance_id(&original.base.manifest, &uuid),
-            hostname: self.name(),
-            user: &original.user,
-            authorized_key: Some(user_key.public()),
-            host_key: Some(&host_key),
-            mac: Some(config::NAT_MAC),
-        };
-        seed.write(&self.files().seed())?;
+        // Another instance: cloud-init gives it its name and keys at its first boot.
+        self.write_keys(instance_id(&original.base.manifest, &uuid), &original.user)?;
         let overlay = self.files().overlay();
         fs::copy(source.files().overlay(), &overlay)?;
         let suspended = original.suspended.as_ref().map(|_| SUSPENDED);

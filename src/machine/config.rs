@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::data_disk::DataDisk;
 use crate::guest::folder::{Folder, Ids};
+pub use crate::host::Arch;
 
 /// One virtual machine, complete: the same config gives the same command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,12 +16,16 @@ pub struct Config {
     pub name: String,
     /// RFC 4122 text; how the process is recognised, and the guest's SMBIOS UUID. See [`crate::host::new_uuid`].
     pub uuid: String,
+    /// The guest's processor architecture.
+    pub arch: Arch,
     /// Virtual processors, at least 1.
     pub cpus: u32,
     /// Memory in bytes, a whole number of MiB.
     pub memory: u64,
     /// The guest's firmware.
     pub firmware: Firmware,
+    /// A TPM 2.0 of the machine's own.
+    pub tpm: bool,
     /// What runs the guest's instructions; [`crate::machine::accel::choose`] finds it.
     pub accelerator: Accelerator,
     /// Disks in the order of the guest's names (`vda`, `vdb`, …); the first one boots.
@@ -76,12 +81,26 @@ pub struct MemoryFile {
 
 /// The guest's firmware.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Firmware {
-    /// SeaBIOS.
+    /// SeaBIOS; x86 alone has it.
     Bios,
     /// UEFI (EDK II) without Secure Boot, with its own copy of the variable store.
     Uefi,
+    /// The same with Secure Boot, and the keys in its variables by which most vendors' loaders are signed.
+    SecureBoot,
+}
+
+impl Firmware {
+    /// As in files and messages.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Firmware::Bios => "bios",
+            Firmware::Uefi => "uefi",
+            Firmware::SecureBoot => "secure-boot",
+        }
+    }
 }
 
 /// What runs the guest's instructions.
@@ -90,8 +109,44 @@ pub enum Firmware {
 pub enum Accelerator {
     /// The Linux kernel's virtual machine: the guest runs on the processor.
     Kvm,
+    /// macOS' hypervisor: the guest runs on the processor.
+    Hvf,
+    /// The hypervisor of Windows: the guest runs on the processor.
+    Whpx,
     /// QEMU's translator: works everywhere, ten to thirty times slower.
     Tcg,
+}
+
+impl Accelerator {
+    /// QEMU's name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Accelerator::Kvm => "kvm",
+            Accelerator::Hvf => "hvf",
+            Accelerator::Whpx => "whpx",
+            Accelerator::Tcg => "tcg",
+        }
+    }
+
+    /// What QEMU's `-accel` and `-cpu` say for a guest of `arch`.
+    #[must_use]
+    pub fn words(self, arch: Arch) -> (&'static str, &'static str) {
+        match (self, arch) {
+            (Accelerator::Kvm, _) => ("kvm", "host"),
+            (Accelerator::Hvf, _) => ("hvf", "host"),
+            // WHPX loses interrupts of its own controller (QEMU's issue 346), ends guests with `max` on some
+            // processors (issue 1043), and knows `host` since QEMU 11 only. Nehalem is x86-64-v2,
+            // below which distributions do not start any more.
+            (Accelerator::Whpx, Arch::X86_64) => ("whpx,kernel-irqchip=off", "Nehalem"),
+            // There it has no other controller.
+            (Accelerator::Whpx, Arch::Aarch64) => ("whpx", "max"),
+            (Accelerator::Tcg, Arch::X86_64) => ("tcg,thread=multi", "max"),
+            // The architecture's own algorithm of pointer authentication takes half of the time of an emulated
+            // guest (QEMU's manual, "Arm CPU Features"); QEMU's is as good for one that is not attacked.
+            (Accelerator::Tcg, Arch::Aarch64) => ("tcg,thread=multi", "max,pauth-impdef=on"),
+        }
+    }
 }
 
 /// One virtio disk.

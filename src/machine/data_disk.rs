@@ -1,14 +1,14 @@
 //! Disks besides the one with the system: they are no part of a template, so a machine that was restored
 //! from one is given them while it runs, each in a slot of its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::hotplug::{self, NETWORK_SLOT};
 use super::qmp::{COMMAND_TIMEOUT, Qmp};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Most data disks of one machine: the slots below that of the network's card; the rest is for folders.
 pub const MOST: u8 = 3;
@@ -23,6 +23,18 @@ pub struct DataDisk {
     pub name: String,
     /// The file, absolute.
     pub path: PathBuf,
+}
+
+/// The name of the file of the disk `name`.
+#[must_use]
+pub fn file_name(name: &str) -> String {
+    format!("data-{name}.qcow2")
+}
+
+/// Whether `path` is named as such a file is.
+pub(super) fn is_one(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.starts_with("data-") && name.ends_with(".qcow2"))
 }
 
 impl DataDisk {
@@ -64,9 +76,9 @@ pub(super) async fn plug(qmp: &Qmp, disks: &[DataDisk]) -> Result<()> {
     for (n, disk) in disks.iter().enumerate() {
         let what = || format!("cannot give the machine its disk `{}`", disk.name);
         let added = qmp.raw("blockdev-add", disk.block(), COMMAND_TIMEOUT).await;
-        added.map_err(|e| Error::failed(what()).cause(e))?;
+        added.map_err(|e| e.of(what()))?;
         let plugged = hotplug::plug_into(qmp, slot(n), &disk.device()).await;
-        plugged.map_err(|e| Error::failed(what()).cause(e))?;
+        plugged.map_err(|e| e.of(what()))?;
     }
     Ok(())
 }

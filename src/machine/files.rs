@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::config::Firmware;
+
 /// A machine's folders: `dir` keeps what lasts, `runtime` holds the sockets of a running machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files {
@@ -44,6 +46,12 @@ impl Files {
     #[must_use]
     pub fn overlay(&self) -> PathBuf {
         self.dir.join("overlay.qcow2")
+    }
+
+    /// There while the machine's data disks wait for it to be made anew.
+    #[must_use]
+    pub fn reset(&self) -> PathBuf {
+        self.dir.join("reset")
     }
 
     /// The cloud-init seed.
@@ -90,8 +98,30 @@ impl Files {
 
     /// The machine's own UEFI variables.
     #[must_use]
-    pub fn uefi_vars(&self) -> PathBuf {
-        self.dir.join("uefi-vars.fd")
+    pub fn uefi_vars(&self, firmware: Firmware) -> PathBuf {
+        // The variables of one are no use to the other: with Secure Boot there are keys in them.
+        self.dir.join(match firmware {
+            Firmware::SecureBoot => "uefi-vars-secure-boot.fd",
+            Firmware::Bios | Firmware::Uefi => "uefi-vars.fd",
+        })
+    }
+
+    /// What the machine's TPM keeps.
+    #[must_use]
+    pub fn tpm(&self) -> PathBuf {
+        self.dir.join("tpm")
+    }
+
+    /// What the emulator of its TPM says.
+    #[must_use]
+    pub fn tpm_log(&self) -> PathBuf {
+        self.dir.join("tpm.log")
+    }
+
+    /// The process id of that emulator.
+    #[must_use]
+    pub fn tpm_pid_file(&self) -> PathBuf {
+        self.dir.join("tpm.pid")
     }
 
     /// The guest's screen when a wait failed.
@@ -130,6 +160,18 @@ impl Files {
         self.runtime.join("card.sock")
     }
 
+    /// What the servers of folders (virtiofsd) wrote.
+    #[must_use]
+    pub fn folders_log(&self) -> PathBuf {
+        self.dir.join("folders.log")
+    }
+
+    /// Where a server of a folder is reached, for the moment until it is.
+    #[must_use]
+    pub fn folder_socket(&self) -> PathBuf {
+        self.runtime.join("folder.sock")
+    }
+
     /// The serial console, for typing.
     #[must_use]
     pub fn serial_socket(&self) -> PathBuf {
@@ -142,6 +184,12 @@ impl Files {
         self.runtime.join("console.lock")
     }
 
+    /// There while the machine is held still for a moment.
+    #[must_use]
+    pub fn still(&self) -> PathBuf {
+        self.runtime.join("still")
+    }
+
     /// ssh's control connection.
     #[must_use]
     pub fn ssh_control(&self) -> PathBuf {
@@ -150,7 +198,7 @@ impl Files {
 
     /// All sockets: removed before a start, since QEMU does not remove them when it is killed.
     #[must_use]
-    pub fn sockets(&self) -> [PathBuf; 6] {
+    pub fn sockets(&self) -> [PathBuf; 7] {
         [
             self.qmp_socket(),
             self.watch_socket(),
@@ -158,12 +206,13 @@ impl Files {
             self.serial_socket(),
             self.ssh_control(),
             self.card_socket(),
+            self.folder_socket(),
         ]
     }
 
     /// Removes what only means something while QEMU runs. A file that is not there is no fault.
     pub fn remove_run_files(&self) {
-        for file in self.sockets().into_iter().chain([self.pid_file()]) {
+        for file in self.sockets().into_iter().chain([self.pid_file(), self.still()]) {
             let _ = fs_err::remove_file(file);
         }
     }

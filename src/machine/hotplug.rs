@@ -85,7 +85,7 @@ pub async fn unplug(qmp: &Qmp, id: &str) -> Result<()> {
             Err(Failure::Rejected { class, .. }) if class == "DeviceNotFound" => return Ok(()),
             // "Device is already in the process of unplug".
             Ok(_) | Err(Failure::Rejected { .. }) => {}
-            Err(e) => return Err(Error::failed(what()).cause(e)),
+            Err(e) => return Err(e.of(what())),
         }
         if start.elapsed() > UNPLUG_WAIT {
             return Err(Error::failed(what())
@@ -97,5 +97,5 @@ pub async fn unplug(qmp: &Qmp, id: &str) -> Result<()> {
 
 fn refused(device: &Value, failure: &Failure) -> Error {
     let id = device["id"].as_str().unwrap_or("?");
-    Error::failed(format!("cannot give the machine the device `{id}`")).cause(failure)
+    failure.of(format!("cannot give the machine the device `{id}`"))
 }

@@ -7,18 +7,19 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
-use super::config;
 use super::files::Files;
 use super::lock::Lock;
 use super::process::Process;
 use super::record::{BaseImage, FORMAT, Record};
 use super::template::Template;
+use super::{config, data_disk};
 use crate::digest::{hex, sha256};
 use crate::error::{Error, Result};
 use crate::exec::{self, tools};
 use crate::guest::seed::{Seed, instance_id};
 use crate::guest::ssh::{Client, Target};
-use crate::host::{self, Paths};
+use crate::host::Paths;
+use crate::os;
 
 /// What a machine does right now.
 #[derive(Debug)]
@@ -129,7 +130,6 @@ impl Instance {
     /// # Errors
     /// Another devbox works on this machine.
     pub fn lock(&self, command: &str) -> Result<Lock> {
-        host::private_dir(self.files.dir())?;
         Lock::acquire(&self.files.lock(), command)
     }
 
@@ -152,7 +152,11 @@ impl Instance {
         writeln!(new)?;
         new.as_file().sync_all()?;
         new.persist(self.files.record()).map_err(|e| Error::from(e.error))?;
-        fs::File::open(self.files.dir())?.sync_all()?;
+        os::sync_dir(self.files.dir())?;
+        // An unfinished machine can be thrown away, and what it found here is not.
+        if !record.unfinished && self.files.reset().exists() {
+            fs::remove_file(self.files.reset())?;
+        }
         Ok(())
     }
 
@@ -183,18 +187,10 @@ impl Instance {
     ) -> Result<Record> {
         self.clear()?;
         let uuid = crate::host::new_uuid()?;
-        let (user_key, host_key) = Client::keys(&self.files.ssh_dir(), &self.name)?;
-        let seed = Seed {
-            // cloud-init has run in the template and does not run again for the same instance.
-            instance_id: template
-                .map_or_else(|| instance_id(&base.manifest, &uuid), |t| t.instance_id().to_owned()),
-            hostname: &self.name,
-            user,
-            authorized_key: Some(user_key.public()),
-            host_key: Some(&host_key),
-            mac: Some(config::NAT_MAC),
-        };
-        seed.write(&self.files.seed())?;
+        // cloud-init has run in the template and does not run again for the same instance.
+        let id = template
+            .map_or_else(|| instance_id(&base.manifest, &uuid), |t| t.instance_id().to_owned());
+        self.write_keys(id, user)?;
         match template {
             Some(template) => {
                 fs::copy(template.parts().disk, self.files.overlay())?;
@@ -227,6 +223,20 @@ impl Instance {
         };
         self.save(&record)?;
         Ok(record)
+    }
+
+    /// New keys, and the seed that hands them to the guest which takes itself for the instance `id`.
+    pub(super) fn write_keys(&self, id: String, user: &str) -> Result<()> {
+        let (user_key, host_key) = Client::keys(&self.files.ssh_dir(), &self.name)?;
+        let seed = Seed {
+            instance_id: id,
+            hostname: &self.name,
+            user,
+            authorized_key: Some(user_key.public()),
+            host_key: Some(&host_key),
+            mac: Some(config::NAT_MAC),
+        };
+        seed.write(&self.files.seed())
     }
 
     /// `web.shop`: its name with that of the project's folder, as far as ssh's configuration takes it; empty
@@ -275,24 +285,42 @@ impl Instance {
                 process.pid()
             )));
         }
+        if self.files.reset().exists() {
+            fs::remove_file(self.files.reset())?;
+        }
         self.clear()?;
         // The lock file last: who waits for it finds an empty folder, not half a machine.
         fs::remove_dir_all(self.files.dir())?;
         Ok(())
     }
 
-    /// Removes everything but the lock; the record first, so that what is left counts for nothing.
+    /// Removes everything but the lock and the data disks, which the next machine made here has. The lock
+    /// is held, and QEMU is gone.
+    ///
+    /// # Errors
+    /// A file cannot be removed.
+    pub fn clear_for_reset(&self) -> Result<()> {
+        fs::write(self.files.reset(), "")?;
+        os::sync_dir(self.files.dir())?;
+        self.clear()
+    }
+
+    /// Removes everything but the lock, and the data disks of a machine that is reset; the record first,
+    /// so that what is left counts for nothing.
     ///
     /// # Errors
     /// A file cannot be removed.
     pub fn clear(&self) -> Result<()> {
         let lock = self.files.lock();
+        let mark = self.files.reset();
+        let reset = mark.exists();
+        let stays = |path: &Path| reset && (path == mark || data_disk::is_one(path));
         if self.files.record().exists() {
             fs::remove_file(self.files.record())?;
         }
         for entry in fs::read_dir(self.files.dir())? {
             let path = entry?.path();
-            if path == lock {
+            if path == lock || stays(&path) {
                 continue;
             }
             if path.is_dir() { fs::remove_dir_all(&path)? } else { fs::remove_file(&path)? }

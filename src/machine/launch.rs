@@ -1,6 +1,6 @@
 //! Starts a machine, and finds one that runs already.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -9,23 +9,24 @@ use qapi::qmp as schema;
 use tokio_util::sync::CancellationToken;
 
 use super::argv::{self, FirmwareImages};
+use super::board::Board;
 use super::config::{Config, Firmware, Incoming, Network};
 use super::files::Files;
 use super::process::{self, Process, Started};
 use super::qmp::Qmp;
+use super::tpm::Tpm;
 use super::{Machine, data_disk, firmware, migrate, ports, snapshot};
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::exec::{self, tools};
 use crate::host;
+use crate::os::SOCKET_PATH;
 use std::path::Path;
 
 /// Until QEMU's monitor answers: 60 ms on an idle host; a host that swaps can take long.
 const MONITOR_WAIT: Duration = Duration::from_secs(30);
 /// Between two looks for the monitor's socket.
 const MONITOR_PAUSE: Duration = Duration::from_millis(10);
-/// A Unix socket's path holds 107 bytes (unix(7)).
-const SOCKET_PATH_LIMIT: usize = 107;
 
 /// Why a machine does not go on from a saved state.
 #[derive(Debug)]
@@ -94,7 +95,7 @@ impl Machine {
         cancel: &CancellationToken,
         reading: &AtomicBool,
     ) -> Result<Machine> {
-        let qemu = tools::QEMU_X86.find()?;
+        let qemu = tools::qemu(config.arch).find()?;
         let (dir, runtime) = (std::path::absolute(dir)?, std::path::absolute(runtime)?);
         host::private_dir(&dir)?;
         host::private_dir(&runtime)?;
@@ -107,6 +108,7 @@ impl Machine {
             )));
         }
         clear_leftovers(&files)?;
+        let tpm = if config.tpm { Some(Tpm::prepare(&files).await?) } else { None };
         let uefi = prepare_uefi(&config, &files)?;
         let mut command = match config.owner {
             None => Command::new(qemu),
@@ -120,9 +122,17 @@ impl Machine {
         command.args(argv::argv(&config, &files, uefi.as_ref()));
         fs::write(files.command_line(), exec::line(&command) + "\n")?;
         reading.store(config.incoming.is_some(), Ordering::Relaxed);
-        let started = process::start(command, config.lifetime, &files.qemu_log()).await?;
-        // From here on a failure must not leave QEMU behind.
+        let (stdin, tpm) = match tpm {
+            Some(Tpm { qemu, emulator }) => (qemu, Some(emulator)),
+            None => (Stdio::null(), None),
+        };
+        let log = files.qemu_log();
+        let started = process::start(command, stdin, config.lifetime, &log).await?;
+        // From here on a failure must not leave QEMU behind; the TPM's emulator ends with it.
         let work = async {
+            if let Some(emulator) = tpm {
+                emulator.start(config.lifetime).await?;
+            }
             let qmp = monitor(&files, &started, &config).await?;
             if let Some(state) = &config.incoming {
                 restore(&qmp, state, &files).await?;
@@ -133,9 +143,8 @@ impl Machine {
                 Network::None => vec![],
             };
             crate::crash::point("machine.before-cont");
-            qmp.execute(schema::cont {}).await.map_err(|e| {
-                Error::failed(format!("cannot start the guest of `{}`", config.name)).cause(e)
-            })?;
+            let going = qmp.execute(schema::cont {}).await;
+            going.map_err(|e| e.of(format!("cannot start the guest of `{}`", config.name)))?;
             if matches!(config.incoming, Some(Incoming::Template(_))) {
                 data_disk::plug(&qmp, &config.data).await?;
             }
@@ -179,9 +188,18 @@ impl Machine {
     ) -> Result<Option<Machine>> {
         let files = Files::new(dir, runtime);
         let Some(process) = Process::find(&files.pid_file(), uuid) else { return Ok(None) };
-        let qmp = Qmp::connect(&files.qmp_socket(), MONITOR_WAIT).await?;
-        check_uuid(&qmp, uuid).await?;
-        Ok(Some(Machine {
+        let answers = async {
+            let qmp = Qmp::connect(&files.qmp_socket(), MONITOR_WAIT).await?;
+            check_uuid(&qmp, uuid).await?;
+            Ok(qmp)
+        };
+        let qmp = match answers.await {
+            Ok(qmp) => qmp,
+            // It ended meanwhile.
+            Err(_) if process.has_ended().await => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let machine = Machine {
             name: name.to_owned(),
             serial_log: files.serial_log(),
             files,
@@ -190,7 +208,9 @@ impl Machine {
             qmp,
             forwards: vec![],
             events: events.clone(),
-        }))
+        };
+        machine.go_on_if_left().await?;
+        Ok(Some(machine))
     }
 }
 
@@ -203,9 +223,9 @@ fn clear_leftovers(files: &Files) -> Result<()> {
     }
     let _ = fs::remove_file(files.screenshot());
     for socket in files.sockets() {
-        if socket.as_os_str().len() > SOCKET_PATH_LIMIT {
+        if socket.as_os_str().len() > SOCKET_PATH {
             return Err(Error::failed(format!(
-                "the path of the socket `{}` is longer than {SOCKET_PATH_LIMIT} bytes",
+                "the path of the socket `{}` is longer than {SOCKET_PATH} bytes",
                 socket.display()
             ))
             .hint("Set `XDG_RUNTIME_DIR` to a folder with a shorter path."));
@@ -216,17 +236,17 @@ fn clear_leftovers(files: &Files) -> Result<()> {
 
 /// The firmware's images; the machine's variable store is made once and kept.
 fn prepare_uefi(config: &Config, files: &Files) -> Result<Option<FirmwareImages>> {
-    if config.firmware != Firmware::Uefi {
+    if config.firmware == Firmware::Bios {
         return Ok(None);
     }
-    let uefi = firmware::find()?;
-    let vars = files.uefi_vars();
+    let uefi = firmware::find(config.arch, config.firmware == Firmware::SecureBoot)?;
+    let vars = files.uefi_vars(config.firmware);
     if !vars.exists() {
         let mut new = tempfile::NamedTempFile::new_in(files.dir())?;
         std::io::copy(&mut fs::File::open(&uefi.vars_template)?, &mut new)?;
         new.persist(&vars).map_err(|e| Error::from(e.error))?;
     }
-    Ok(Some(FirmwareImages { code: uefi.code, vars }))
+    Ok(Some(FirmwareImages { code: uefi.code, vars, smm: uefi.smm }))
 }
 
 /// Connects to the monitor as soon as QEMU has made it, or reports QEMU's end.
@@ -251,7 +271,7 @@ async fn monitor(files: &Files, started: &Started, config: &Config) -> Result<Qm
 
 async fn check_uuid(qmp: &Qmp, uuid: &str) -> Result<()> {
     let answer = qmp.execute(schema::query_uuid {}).await;
-    let answer = answer.map_err(|e| Error::failed("cannot ask QEMU for its UUID").cause(e))?;
+    let answer = answer.map_err(|e| e.of("cannot ask QEMU for its UUID"))?;
     if answer.UUID.eq_ignore_ascii_case(uuid) {
         return Ok(());
     }
@@ -262,9 +282,9 @@ async fn check_uuid(qmp: &Qmp, uuid: &str) -> Result<()> {
 async fn restore(qmp: &Qmp, state: &Incoming, files: &Files) -> Result<()> {
     let restored = match state {
         Incoming::Template(file) => migrate::restore(qmp, file).await,
-        Incoming::Snapshot(tag) => snapshot::load(qmp, tag)
-            .await
-            .map_err(|e| Error::failed("cannot restore the machine's memory").cause(e)),
+        Incoming::Snapshot(tag) => {
+            snapshot::load(qmp, tag).await.map_err(|e| e.of("cannot restore the machine's memory"))
+        }
     };
     restored.map_err(|mut error| {
         let log = std::fs::read(files.qemu_log()).unwrap_or_default();
@@ -285,7 +305,7 @@ async fn refused(files: &Files, started: &Started, config: &Config) -> Error {
     if lines.iter().any(|l| l.contains("unsupported machine type")) {
         error = error.hint(format!(
             "This QEMU is older than devbox needs: it must know the machine type {}.",
-            argv::MACHINE_TYPE
+            Board::of(config.arch).machine
         ));
     }
     if lines.iter().any(|l| l.contains("Failed to get \"write\" lock")) {

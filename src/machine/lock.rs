@@ -2,11 +2,13 @@
 
 use std::fs::File;
 use std::fs::TryLockError;
+use std::io::ErrorKind::NotFound;
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
+use crate::{host, os};
 
 /// Who only looks ([`Lock::holder`]) holds the lock for microseconds; that must not fail an `up`.
 const GRACE: Duration = Duration::from_millis(200);
@@ -19,21 +21,27 @@ pub struct Lock {
 
 impl Lock {
     /// Takes the lock or fails within a quarter of a second; `command` is what the holder does (`devbox up`).
+    /// Makes its folder if needed.
     ///
     /// # Errors
     /// Another process holds it: the message names its command, process id and since when.
     pub fn acquire(path: &Path, command: &str) -> Result<Self> {
-        let mut file: File = fs_err::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?
-            .into();
         let start = Instant::now();
-        loop {
+        let mut file = loop {
+            if let Some(dir) = path.parent() {
+                host::private_dir(dir)?;
+            }
+            let mut options = fs_err::OpenOptions::new();
+            let mut file: File =
+                match options.read(true).write(true).create(true).truncate(false).open(path) {
+                    // Removed with the machine, between the two steps.
+                    Err(e) if e.kind() == NotFound && start.elapsed() < GRACE => continue,
+                    other => other?.into(),
+                };
             match file.try_lock() {
-                Ok(()) => break,
+                Ok(()) if is_at(&file, path) => break file,
+                // Whoever held it removed it with the machine: the next one is another file.
+                Ok(()) => {}
                 Err(TryLockError::WouldBlock) if start.elapsed() < GRACE => {
                     std::thread::sleep(GRACE / 10);
                 }
@@ -42,7 +50,7 @@ impl Lock {
                     return Err(Error::failed(format!("cannot lock `{}`", path.display())).cause(e));
                 }
             }
-        }
+        };
         let now = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S");
         file.set_len(0)?;
         file.rewind()?;
@@ -66,6 +74,14 @@ impl Drop for Lock {
     fn drop(&mut self) {
         // So that the next reader finds no holder's name in a free lock.
         let _ = self.file.set_len(0);
+    }
+}
+
+/// Whether this file is the one that others find at `path`.
+fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(held), Ok(found)) => os::fingerprint(&held) == os::fingerprint(&found),
+        _ => false,
     }
 }
 
@@ -103,5 +119,22 @@ mod tests {
         drop(first);
         assert_eq!(Lock::holder(&path), None);
         Lock::acquire(&path, "devbox halt").expect("free again");
+    }
+    #[test]
+    fn a_lock_that_was_removed_with_its_machine_is_not_held_by_two() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = dir.path().join("machine/lock");
+        let first = Lock::acquire(&path, "devbox destroy").expect("free");
+        let second = std::thread::scope(|scope| {
+            let waits = scope.spawn(|| Lock::acquire(&path, "devbox up"));
+            // It has the file open by now, and waits for it.
+            std::thread::sleep(GRACE / 4);
+            std::fs::remove_dir_all(dir.path().join("machine")).expect("removed");
+            drop(first);
+            waits.join().expect("ends").expect("free")
+        });
+        let e = Lock::acquire(&path, "devbox halt").expect_err("held");
+        assert!(e.what().starts_with("`devbox up` (pid "), "{e}");
+        drop(second);
     }
 }

@@ -12,7 +12,7 @@ use qapi::qmp as schema;
 use serde_json::json;
 
 use super::qmp::{Failure, Qmp};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::exec::quote;
 
 /// Between two looks how far it is; device state is about 600 kB.
@@ -32,7 +32,7 @@ pub(super) async fn save(qmp: &Qmp, file: &Path) -> Result<()> {
         qmp.raw("migrate", json!({"uri": uri}), DEADLINE).await?;
         finished(qmp).await
     };
-    work.await.map_err(|e| Error::failed("cannot save the state of the machine").cause(e))
+    work.await.map_err(|e: Failure| e.of("cannot save the state of the machine"))
 }
 
 /// Reads the devices' state from `file` into a QEMU that was started with `-incoming defer`. The guest
@@ -49,7 +49,7 @@ pub(super) async fn restore(qmp: &Qmp, file: &Path) -> Result<()> {
         // What is saved from here on is this machine's own memory.
         leave_memory_out(qmp, false).await
     };
-    work.await.map_err(|e| Error::failed("cannot restore the state of the template").cause(e))
+    work.await.map_err(|e: Failure| e.of("cannot restore the state of the template"))
 }
 
 async fn leave_memory_out(qmp: &Qmp, state: bool) -> Result<(), Failure> {

@@ -3,6 +3,7 @@
 
 pub mod accel;
 pub mod argv;
+pub mod board;
 pub mod card;
 mod cloned;
 pub mod config;
@@ -13,6 +14,7 @@ pub mod folder;
 pub mod hotplug;
 pub mod instance;
 mod launch;
+mod layer;
 mod listener;
 pub mod lock;
 mod migrate;
@@ -24,10 +26,15 @@ pub mod ready;
 pub mod record;
 pub mod serial;
 mod snapshot;
+pub mod still;
 mod stop;
 pub mod template;
 #[cfg(test)]
 mod tests;
+mod tpm;
+// Its servers need the namespaces of Linux.
+#[cfg(target_os = "linux")]
+pub mod virtiofs;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -42,7 +49,7 @@ use files::Files;
 pub use launch::Unrestored;
 use ports::BoundForward;
 use process::Process;
-use qmp::Qmp;
+use qmp::{Failure, Qmp};
 use ready::{Probe, Progress};
 pub use stop::Stopped;
 
@@ -109,10 +116,13 @@ impl Machine {
     /// QEMU does not answer.
     pub async fn guest_started(&self) -> Result<bool> {
         let status = self.qmp.execute(schema::query_status {}).await;
-        let status = status.map_err(|e| {
-            Error::failed(format!("cannot ask QEMU how `{}` is", self.name)).cause(e)
-        })?;
+        let status = status.map_err(|e| self.undone("cannot ask QEMU about", &e))?;
         Ok(status.status != schema::RunState::prelaunch)
+    }
+
+    /// The error of something that QEMU was to do and did not; `what` is said of the machine.
+    fn undone(&self, what: &str, why: &Failure) -> Error {
+        why.of(format!("{what} `{}`", self.name))
     }
 
     /// Waits until all probes are true, in their order.
@@ -249,7 +259,7 @@ async fn dump_screen(qmp: &Qmp, to: &Path) -> Result<()> {
         format: Some(schema::ImageFormat::png),
     };
     let result = qmp.execute_within(command, SCREEN_WAIT).await;
-    result.map_err(|e| Error::failed("cannot take a screenshot").cause(e)).map(|_| ())
+    result.map(drop).map_err(|e| e.of("cannot take a screenshot"))
 }
 
 /// How a wait ended without being ready.

@@ -1,7 +1,6 @@
 //! Lets a guest stand still and go on.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,7 +8,8 @@ use qapi::qmp as schema;
 use serde_json::Value;
 
 use super::Machine;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::os;
 
 /// For one line of QEMU's answer: a millisecond on an idle host.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -23,7 +23,7 @@ impl Machine {
     /// QEMU does not answer.
     pub async fn pause(&self) -> Result<()> {
         let stopped = self.qmp.execute(schema::stop {}).await;
-        stopped.map_err(|e| Error::failed(format!("cannot suspend `{}`", self.name)).cause(e))?;
+        stopped.map_err(|e| self.undone("cannot suspend", &e))?;
         Ok(())
     }
 
@@ -33,7 +33,7 @@ impl Machine {
     /// QEMU does not answer, or the guest cannot go on.
     pub async fn go_on(&self) -> Result<()> {
         let started = self.qmp.execute(schema::cont {}).await;
-        started.map_err(|e| Error::failed(format!("cannot resume `{}`", self.name)).cause(e))?;
+        started.map_err(|e| self.undone("cannot resume", &e))?;
         Ok(())
     }
 
@@ -43,9 +43,7 @@ impl Machine {
     /// QEMU does not answer.
     pub async fn paused(&self) -> Result<bool> {
         let status = self.qmp.execute(schema::query_status {}).await;
-        let status = status.map_err(|e| {
-            Error::failed(format!("cannot ask QEMU how `{}` is", self.name)).cause(e)
-        })?;
+        let status = status.map_err(|e| self.undone("cannot ask QEMU about", &e))?;
         Ok(status.status == schema::RunState::paused)
     }
 }
@@ -59,8 +57,7 @@ pub fn is_paused(watch_socket: &Path) -> bool {
 
 /// QEMU's name of what the machine does (`running`, `paused`, …).
 fn run_state(watch_socket: &Path) -> Option<String> {
-    let mut stream = UnixStream::connect(watch_socket).ok()?;
-    stream.set_read_timeout(Some(ANSWER)).ok()?;
+    let mut stream = os::connect_blocking(watch_socket, ANSWER).ok()?;
     let words = "{\"execute\": \"qmp_capabilities\"}\n{\"execute\": \"query-status\"}\n";
     stream.write_all(words.as_bytes()).ok()?;
     // A greeting, an answer to the first command, then the one that is meant; events in between.

@@ -83,13 +83,13 @@ pub async fn add(qmp: &Qmp, forward: &BoundForward) -> Result<()> {
 /// QEMU does not answer, or answers something else.
 pub async fn remove(qmp: &Qmp, forward: &BoundForward) -> Result<bool> {
     let (protocol, ip, host) = (forward.protocol.as_str(), forward.host_ip, forward.host);
-    let failed = || Error::failed(format!("cannot remove the forward of port {host} of {ip}"));
+    let what = || format!("cannot remove the forward of port {host} of {ip}");
     let answer = qmp.human(&format!("hostfwd_remove net0 {protocol}:{ip}:{host}")).await;
-    let answer = answer.map_err(|e| failed().cause(e))?;
+    let answer = answer.map_err(|e| e.of(what()))?;
     match answer.trim() {
         text if text.ends_with("removed") => Ok(true),
         text if text.ends_with("not found") => Ok(false),
-        text => Err(failed().cause(text)),
+        text => Err(Error::failed(what()).cause(text)),
     }
 }
 
@@ -134,16 +134,13 @@ async fn try_bind(qmp: &Qmp, forward: &Forward, host: u16) -> Result<Option<Stri
     let answer = qmp
         .human(&format!("hostfwd_add net0 {protocol}:{ip}:{host}-:{guest}"))
         .await
-        .map_err(|e| Error::failed(format!("cannot forward port {host}")).cause(e))?;
+        .map_err(|e| e.of(format!("cannot forward port {host}")))?;
     let answer = answer.trim();
     Ok((!answer.is_empty()).then(|| answer.to_owned()))
 }
 
 async fn bound_ports(qmp: &Qmp, forward: &Forward) -> Result<Vec<u16>> {
-    let table = qmp
-        .human("info usernet")
-        .await
-        .map_err(|e| Error::failed("cannot read QEMU's forwards").cause(e))?;
+    let table = qmp.human("info usernet").await.map_err(|e| e.of("cannot read QEMU's forwards"))?;
     Ok(parse_usernet(&table, forward))
 }
 
@@ -159,7 +156,7 @@ fn parse_usernet(table: &str, forward: &Forward) -> Vec<u16> {
         let ours = first == kind
             && ip == forward.host_ip.to_string()
             && guest.parse() == Ok(forward.guest);
-        ours.then(|| host.parse().ok()).flatten()
+        ours.then(|| host.parse::<u16>().ok()).flatten()
     };
     table.lines().filter_map(of_line).collect()
 }

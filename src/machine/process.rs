@@ -1,55 +1,37 @@
-//! QEMU as a process: started in a session of its own, recognised later, signalled without a race.
+//! QEMU as a process: started away from the terminal, recognised later, signalled without a race.
 //!
 //! A process id alone names nothing: it may belong to somebody else by now. So a process is opened
-//! as a pidfd first, then proven by its command line and its start time, and every signal goes
-//! through that pidfd.
+//! first, then proven by its command line and its start time; see [`crate::os::Watched`].
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::sync::{oneshot, watch};
 
 use super::config::Lifetime;
 use crate::error::{Error, Result};
-use crate::exec::{self, Tool};
-
-/// Gives QEMU a session of its own, so that neither Ctrl-C nor the end of a terminal reaches it.
-const SETSID: Tool =
-    Tool { name: "setsid", why: "to detach a virtual machine", package: "util-linux" };
-/// Makes QEMU die with devbox.
-const SETPRIV: Tool =
-    Tool { name: "setpriv", why: "to end a build's machine with devbox", package: "util-linux" };
+use crate::exec;
+use crate::os::{self, Bond, Watched};
 
 /// How long a killed process may take to disappear; the kernel frees a guest's memory first.
 const KILL_WAIT: Duration = Duration::from_secs(10);
 
 /// Between two looks whether a process has ended.
 const PAUSE: Duration = Duration::from_millis(10);
+/// How long a process may take from its last word to its end.
+const PARTING: Duration = Duration::from_millis(300);
 
 /// A process that was proven to be the one that is meant.
 #[derive(Debug)]
-pub struct Process {
-    pid: Pid,
-    pidfd: OwnedFd,
-    start: u64,
-}
+pub struct Process(Watched);
 
 impl Process {
     /// Opens the live process `pid`; `None` if there is none.
     #[must_use]
     pub fn open(pid: i32) -> Option<Self> {
-        // A negative number names a group, and rustix panics on it.
-        let pid = if pid > 0 { Pid::from_raw(pid)? } else { return None };
-        let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-        let start = start_time(pid)?;
-        let process = Process { pid, pidfd, start };
-        process.alive().then_some(process)
+        Watched::open(pid).map(Process)
     }
 
     /// Opens the QEMU that wrote `pid_file`, if it is alive and its command line holds `uuid`.
@@ -58,16 +40,18 @@ impl Process {
         Self::find_with(pid_file, "-uuid", uuid.as_ref())
     }
 
-    fn find_with(pid_file: &Path, option: &str, value: &std::ffi::OsStr) -> Option<Self> {
+    /// Opens the process that wrote its id into `pid_file`, if it is alive and has these two words one after
+    /// the other on its command line.
+    pub(super) fn find_with(
+        pid_file: &Path,
+        option: &str,
+        value: &std::ffi::OsStr,
+    ) -> Option<Self> {
         let pid = std::fs::read_to_string(pid_file).ok()?.trim().parse().ok()?;
         let process = Process::open(pid)?;
-        // Read after the pidfd was opened, and the process lives still: it is the same one.
-        let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let words: Vec<&[u8]> = words.split(|b| *b == 0).collect();
+        let words = process.0.words()?;
         let wanted = [option.as_bytes(), value.as_encoded_bytes()];
-        let ours = words.windows(2).any(|w| w == wanted);
-        (ours && process.alive() && start_time(process.pid) == Some(process.start))
-            .then_some(process)
+        words.windows(2).any(|w| w == wanted).then_some(process)
     }
 
     /// Opens the QEMU that was told to write `pid_file`, whatever its UUID: for a machine whose record
@@ -80,21 +64,19 @@ impl Process {
     /// The process id.
     #[must_use]
     pub fn pid(&self) -> i32 {
-        self.pid.as_raw_nonzero().get()
+        self.0.pid()
     }
 
-    /// When the process started, in clock ticks since the host's boot (proc(5), `starttime`).
+    /// When the process started, in a unit of the system's.
     #[must_use]
     pub fn start(&self) -> u64 {
-        self.start
+        self.0.start()
     }
 
     /// Whether it runs still. A dead process that nobody has waited for is not alive.
     #[must_use]
     pub fn alive(&self) -> bool {
-        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        matches!(poll(&mut fds, Some(&now)), Ok(0))
+        self.0.alive()
     }
 
     /// Returns when the process has ended. Looks a hundred times a second: tokio has no safe way to
@@ -105,31 +87,25 @@ impl Process {
         }
     }
 
+    /// Whether it has ended, or does so at once: who talked to the guest hears of the end some milliseconds before
+    /// the process is gone, while the kernel still frees its memory.
+    pub async fn has_ended(&self) -> bool {
+        tokio::time::timeout(PARTING, self.ended()).await.is_ok()
+    }
+
     /// Kills it and waits until it is gone.
     ///
     /// # Errors
     /// The kernel refuses the signal, or the process is still there after 10 s.
     pub async fn kill(&self) -> Result<()> {
-        match pidfd_send_signal(&self.pidfd, Signal::KILL) {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-            Err(e) => {
-                return Err(
-                    Error::failed(format!("cannot kill QEMU (pid {})", self.pid())).cause(e)
-                );
-            }
-        }
+        self.0.kill().map_err(|e| {
+            Error::failed(format!("cannot kill QEMU (pid {})", self.pid())).cause(e)
+        })?;
         tokio::time::timeout(KILL_WAIT, self.ended()).await.map_err(|_| {
             Error::failed(format!("QEMU (pid {}) was killed and is still there", self.pid()))
                 .hint("The kernel holds it; look for a stuck disk in `dmesg`, then run the same command again.")
         })
     }
-}
-
-/// `starttime` of proc(5): field 22; the fields are counted after the last `)`, since the name
-/// before it may hold anything.
-fn start_time(pid: Pid) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
 /// A process that was started here.
@@ -149,10 +125,17 @@ pub struct Started {
 ///
 /// # Errors
 /// The program cannot be started, or `log` cannot be written.
-pub async fn start(mut command: Command, lifetime: Lifetime, log: &Path) -> Result<Started> {
+pub async fn start(
+    mut command: Command,
+    stdin: Stdio,
+    lifetime: Lifetime,
+    log: &Path,
+) -> Result<Started> {
     let output: File = fs_err::File::create(log)?.into();
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default();
+    let program = program.to_string_lossy().into_owned();
     command = wrap(&command, lifetime);
-    command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+    command.stdin(stdin).stdout(output.try_clone()?).stderr(output);
     let shown = exec::line(&command);
     let (started, has_started) = oneshot::channel();
     let (ended, exit) = watch::channel(None);
@@ -161,8 +144,15 @@ pub async fn start(mut command: Command, lifetime: Lifetime, log: &Path) -> Resu
             let _ = started.send(Err(e));
         }
         Ok(mut child) => {
-            let _ = started.send(Ok(child.id()));
-            ended.send_replace(Some(child.wait().unwrap_or_else(|_| ExitStatus::from_raw(0x7f00))));
+            let tie = (lifetime == Lifetime::WithParent).then(|| os::tie(&child)).transpose();
+            if let Err(e) = &tie {
+                let _ = child.kill();
+                let _ = started.send(Err(std::io::Error::new(e.kind(), e.to_string())));
+            } else {
+                let _ = started.send(Ok(child.id()));
+            }
+            // A child that cannot be waited for has no status; who waits for one sees the sender gone.
+            ended.send_replace(child.wait().ok());
         }
     })?;
     let pid = has_started
@@ -173,17 +163,18 @@ pub async fn start(mut command: Command, lifetime: Lifetime, log: &Path) -> Resu
     // Nobody but our thread waits for it, so the id is not free yet even if it has ended already.
     match Process::open(pid) {
         Some(process) => Ok(Started { process, exit }),
-        None => Err(early_death(&shown, exit, log).await),
+        None => Err(early_death(&program, &shown, exit, log).await),
     }
 }
 
 async fn early_death(
+    program: &str,
     shown: &str,
     mut exit: watch::Receiver<Option<ExitStatus>>,
     log: &Path,
 ) -> Error {
     let _ = exit.wait_for(Option::is_some).await;
-    let mut error = Error::failed("QEMU ended at once");
+    let mut error = Error::failed(format!("`{program}` ended at once"));
     if let Some(status) = *exit.borrow() {
         error = error.cause(status);
     }
@@ -193,32 +184,48 @@ async fn early_death(
     error.detail(format!("command: {shown}"))
 }
 
-/// The same command under `setpriv` or `setsid`, which replace themselves by it: the process id stays.
-/// Without them the machine gets a process group of its own, which Ctrl-C does not reach either.
+/// The same command behind the words that the system has for this, which replace themselves by it: the
+/// process id stays. Without them it is kept from Ctrl-C alone.
 fn wrap(command: &Command, lifetime: Lifetime) -> Command {
-    let (tool, options): (Tool, &[&str]) = match lifetime {
-        Lifetime::Detached => (SETSID, &[]),
-        Lifetime::WithParent => (SETPRIV, &["--pdeathsig", "KILL", "--"]),
+    let bond = match lifetime {
+        Lifetime::Detached => Bond::None,
+        Lifetime::WithParent => Bond::Starter,
     };
-    let mut wrapped = match tool.find() {
-        Ok(path) => {
-            let mut wrapped = Command::new(path);
-            wrapped.args(options).arg(command.get_program());
-            wrapped
-        }
-        Err(_) => Command::new(command.get_program()),
-    };
-    wrapped.args(command.get_args());
-    if lifetime == Lifetime::WithParent || tool.find().is_err() {
+    let found = behind(command, bond);
+    let in_front = found.is_some();
+    let mut wrapped = found.unwrap_or_else(|| bare(command));
+    if lifetime == Lifetime::WithParent || !in_front {
         // A group leader cannot call setsid(2) without a fork, so `setsid` gets no group.
-        wrapped.process_group(0);
+        os::detach(&mut wrapped);
     }
     wrapped
+}
+
+/// The same program and words, in a process that ends with the thread that starts it, however that ends,
+/// where the system has a program for this.
+#[must_use]
+pub fn tied(command: &Command) -> Command {
+    behind(command, Bond::Starter).unwrap_or_else(|| bare(command))
+}
+
+fn bare(command: &Command) -> Command {
+    let mut bare = Command::new(command.get_program());
+    bare.args(command.get_args());
+    bare
+}
+
+/// The command behind the system's words for this bond; `None` where it has none.
+fn behind(command: &Command, bond: Bond) -> Option<Command> {
+    let [program, options @ ..] = os::in_front(bond) else { return None };
+    let mut behind = Command::new(which::which(program).ok()?);
+    behind.args(options).arg(command.get_program()).args(command.get_args());
+    Some(behind)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::process::Signal;
 
     fn sleeper(words: &[&str]) -> std::process::Child {
         let mut command = Command::new("sh");
@@ -258,7 +265,8 @@ mod tests {
         if let Some(pid_to) = std::env::var_os("DEVBOX_TEST_PARENT") {
             let mut command = Command::new("sleep");
             command.arg("60");
-            let started = start(command, Lifetime::WithParent, &log).await.expect("started");
+            let started =
+                start(command, Stdio::null(), Lifetime::WithParent, &log).await.expect("started");
             // Tied to us once `setpriv` has become the program.
             let name = format!("/proc/{}/comm", started.process.pid());
             while std::fs::read_to_string(&name).expect("it lives") != "sleep\n" {

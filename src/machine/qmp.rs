@@ -18,10 +18,10 @@ use serde_json::{Value, json};
 use tokio::io::{
     AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader,
 };
-use tokio::net::UnixStream;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::error::{Error, Result};
+use crate::os;
 
 /// The longest line that is taken: far above any reply, and bounds what a broken peer can make us keep.
 const LINE_LIMIT: u64 = 16 << 20;
@@ -33,6 +33,11 @@ const TRACE_KEPT: usize = 400;
 const TRACE_WIDTH: usize = 500;
 /// A command's default deadline: QEMU answers in milliseconds, an overloaded host in seconds.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What to do next when QEMU has ended.
+const WHEN_ENDED: &str = "QEMU ended; `devbox logs --qemu` shows its last words, and `devbox up` starts the machine again.";
+/// What to do next when QEMU does not answer.
+const WHEN_SILENT: &str = "Try again when the host has less to do; `devbox halt -f` switches a machine off that answers no more.";
 
 /// Why a command has no result.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +69,19 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+impl Failure {
+    /// The error of something that QEMU was to do and did not; `what` says what, on which machine.
+    #[must_use]
+    pub fn of(&self, what: impl Into<String>) -> Error {
+        let error = Error::failed(what).cause(self);
+        match self {
+            Failure::Disconnected => error.hint(WHEN_ENDED),
+            Failure::TimedOut(_) => error.hint(WHEN_SILENT),
+            Failure::Rejected { .. } | Failure::Unexpected(_) => error,
+        }
+    }
+}
 
 /// An event as it came, known to `qapi` or not.
 #[derive(Debug, Clone, PartialEq)]
@@ -146,19 +164,18 @@ impl Qmp {
     pub async fn connect(socket: &Path, timeout: Duration) -> Result<Self> {
         let name = || format!("cannot talk to QEMU's monitor `{}`", socket.display());
         let work = async {
-            let stream =
-                UnixStream::connect(socket).await.map_err(|e| Error::failed(name()).cause(e))?;
-            Self::handshake(stream).await.map_err(|e| Error::failed(name()).cause(e))
+            let stream = os::connect(socket).await;
+            let stream = stream.map_err(|e| Error::failed(name()).cause(e).hint(WHEN_ENDED))?;
+            Self::handshake(stream).await.map_err(|e| e.of(name()))
         };
         match tokio::time::timeout(timeout, work).await {
             Ok(result) => result,
-            Err(_) => Err(Error::failed(name())
-                .cause(format!("no greeting within {} s", timeout.as_secs_f32()))),
+            Err(_) => Err(Failure::TimedOut(timeout).of(name())),
         }
     }
 
-    async fn handshake(stream: UnixStream) -> Result<Self, Failure> {
-        let (read, mut write) = stream.into_split();
+    async fn handshake(stream: os::Stream) -> Result<Self, Failure> {
+        let (read, mut write) = tokio::io::split(stream);
         let mut read = BufReader::new(read);
         loop {
             match next_line(&mut read).await {
@@ -175,6 +192,8 @@ impl Qmp {
                     break;
                 }
             }
+            // QEMU hangs up then, which ends the reader too.
+            let _ = write.shutdown().await;
         });
         let shared = Arc::new(Shared {
             next_id: AtomicU64::new(1),

@@ -14,6 +14,7 @@ use super::ports::BoundForward;
 use super::process::Process;
 use crate::error::{Error, Result};
 use crate::guest::folder::{Folder, Ids};
+use crate::host::Arch;
 
 /// The version of the record's shape.
 pub(super) const FORMAT: u32 = 2;
@@ -101,12 +102,18 @@ pub const SUSPENDED: &str = "devbox suspended";
 /// The part of a machine's configuration that only a restart can change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shape {
+    /// The guest's architecture.
+    #[serde(default = "x86_64")]
+    pub arch: Arch,
     /// Virtual processors.
     pub cpus: u32,
     /// Memory in bytes.
     pub memory: u64,
     /// Firmware.
     pub firmware: Firmware,
+    /// Whether it has a TPM.
+    #[serde(default)]
+    pub tpm: bool,
     /// What runs the guest's instructions.
     pub accelerator: Accelerator,
     /// Empty slots for devices.
@@ -119,14 +126,21 @@ pub struct Shape {
 impl From<&Config> for Shape {
     fn from(config: &Config) -> Self {
         Shape {
+            arch: config.arch,
             cpus: config.cpus,
             memory: config.memory,
             firmware: config.firmware,
+            tpm: config.tpm,
             accelerator: config.accelerator,
             spare_slots: config.spare_slots,
             card: config.card.is_some(),
         }
     }
+}
+
+/// Of records that are older than other architectures.
+fn x86_64() -> Arch {
+    Arch::X86_64
 }
 
 /// An address in a private network.

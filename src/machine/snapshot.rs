@@ -10,7 +10,7 @@ use super::Machine;
 use super::argv::ROOT_NODE;
 use super::data_disk::NODE_PREFIX;
 use super::qmp::{Failure, Qmp};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::host;
 
 /// Free bytes, after a failure, that speak for a full disk: the memory of a small machine.
@@ -34,11 +34,10 @@ impl Machine {
             job(&self.qmp, "snapshot-save", arguments).await
         };
         saved.await.map_err(|e| {
-            let error =
-                Error::failed(format!("cannot save a snapshot of `{}`", self.name)).cause(e);
+            let error = self.undone("cannot save a snapshot of", &e);
             // QEMU calls a disk that is full an input/output error.
             match host::free_bytes(self.files.dir()) {
-                Ok(free) if free < LITTLE => error.hint(format!(
+                Ok(free) if free < LITTLE && e != Failure::Disconnected => error.hint(format!(
                     "Free some space: the disk with `{}` has {} MiB left, and memory is saved there.",
                     self.files.dir().display(),
                     free >> 20
@@ -53,9 +52,8 @@ impl Machine {
     /// # Errors
     /// There is no such snapshot with memory, or it is of a machine of another shape.
     pub async fn load_snapshot(&self, tag: &str) -> Result<()> {
-        load(&self.qmp, tag).await.map_err(|e| {
-            Error::failed(format!("cannot go back to a snapshot of `{}`", self.name)).cause(e)
-        })
+        let loaded = load(&self.qmp, tag).await;
+        loaded.map_err(|e| self.undone("cannot go back to a snapshot of", &e))
     }
 
     /// Removes `tag`; no fault if there is none.
@@ -68,9 +66,7 @@ impl Machine {
             let arguments = json!({"tag": tag, "devices": devices});
             job(&self.qmp, "snapshot-delete", arguments).await
         };
-        deleted.await.map_err(|e: Failure| {
-            Error::failed(format!("cannot delete a snapshot of `{}`", self.name)).cause(e)
-        })
+        deleted.await.map_err(|e: Failure| self.undone("cannot delete a snapshot of", &e))
     }
 }
 

@@ -14,6 +14,7 @@ use super::ready::{Check, Probe};
 use super::{Machine, Stopped};
 use crate::event::Events;
 use crate::host;
+use crate::host::Arch;
 
 /// A machine whose disk is empty: the firmware runs and finds nothing to boot.
 fn empty(dir: &Path, forwards: Vec<Forward>) -> Config {
@@ -24,7 +25,9 @@ fn empty(dir: &Path, forwards: Vec<Forward>) -> Config {
         uuid: host::new_uuid().expect("uuid"),
         cpus: 1,
         memory: 64 << 20,
+        arch: Arch::X86_64,
         firmware: Firmware::Bios,
+        tpm: false,
         accelerator: Accelerator::Tcg,
         disks: vec![Disk {
             path: disk,

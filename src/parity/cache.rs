@@ -61,6 +61,8 @@ pub struct Answer {
     pub digests: Vec<String>,
     /// What a person should know about the image.
     pub notes: Vec<String>,
+    /// The private SSH host keys in it: digest and path of each.
+    pub host_keys: Vec<String>,
 }
 
 /// The second line of an entry's file; the first one is its digest.

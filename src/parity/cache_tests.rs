@@ -50,7 +50,8 @@ impl Lab {
 }
 
 fn answer() -> Answer {
-    Answer { digests: vec!["box1:0".to_owned()], notes: vec!["a note".to_owned()] }
+    let (digests, notes) = (vec!["box1:0".to_owned()], vec!["a note".to_owned()]);
+    Answer { digests, notes, host_keys: vec!["sha256:0 /etc/ssh/k".to_owned()] }
 }
 
 const LONG: u64 = 1000;

@@ -260,7 +260,7 @@ pub struct Partition {
 /// One line of `pkgs1`; the order of the fields is that of the lines.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Package {
-    /// The kind of package manager: `apk`, `deb`.
+    /// The kind of package manager: `apk`, `deb`, `rpm`.
     pub kind: &'static str,
     /// Its name.
     pub name: Vec<u8>,

@@ -8,7 +8,9 @@ use super::bytes::{CHUNK, Chunks};
 use super::cache::{Answer, Cache};
 use super::content::{Content, Held, Volumes};
 use super::difference::{Change, Difference, Differences, Kind, Place, note};
+use super::explain::{self, Explanation, InForce};
 use super::model::{Model, Reading};
+use super::policy::Applied;
 use super::spelling::spell;
 use super::subject::Reference;
 use super::{Level, packages, root, systems, trees};
@@ -24,6 +26,8 @@ pub enum Verdict {
     Equal,
     /// One disk is the other one followed by zeros (level `disk` alone).
     Padded,
+    /// Not the same, and as the policy declares.
+    Equivalent,
     /// Not the same.
     Different,
 }
@@ -33,7 +37,7 @@ pub enum Verdict {
 pub struct Side {
     /// As the user named it.
     pub reference: String,
-    /// `image`, `directory`, `manifest` or `box`.
+    /// `image`, `directory`, `manifest`, `box` or `host`.
     pub of: &'static str,
     /// The level's digests, as [`Model::digests`].
     pub digests: Vec<String>,
@@ -53,6 +57,7 @@ pub struct Comparison {
     /// The second side.
     pub b: Side,
     /// Sorted by place; empty if and only if equal.
+    #[serde(skip)]
     pub differences: Vec<Difference>,
     /// What a person should know about the sides.
     pub notes: Vec<String>,
@@ -67,7 +72,8 @@ pub fn digests(
     level: Level,
     limits: &Limits,
 ) -> Result<(Vec<String>, Vec<String>)> {
-    let known = Question { level, limits, cache: None, recompute: true }.digests(of)?;
+    let known =
+        Question { level, limits, cache: None, recompute: true, policy: None }.digests(of)?;
     Ok((known.digests, known.notes))
 }
 
@@ -76,7 +82,7 @@ pub fn digests(
 /// # Errors
 /// As [`Question::compare`].
 pub fn compare(a: &Reference, b: &Reference, level: Level, limits: &Limits) -> Result<Comparison> {
-    Question { level, limits, cache: None, recompute: true }.compare(a, b)
+    Question { level, limits, cache: None, recompute: true, policy: None }.compare(a, b)
 }
 
 /// What is asked of one or two sides.
@@ -90,6 +96,8 @@ pub struct Question<'a> {
     pub cache: Option<&'a Cache>,
     /// Whether everything is read, whatever the cache knows; what is found is kept all the same.
     pub recompute: bool,
+    /// What may differ.
+    pub policy: Option<InForce<'a>>,
 }
 
 /// The answer for one side.
@@ -101,6 +109,17 @@ pub struct Known {
     pub notes: Vec<String>,
     /// Whether it comes from the cache.
     pub cached: bool,
+    /// The private SSH host keys in it: digest and path of each.
+    pub host_keys: Vec<String>,
+}
+
+/// A comparison, and what more can be asked about it.
+struct Looked {
+    comparison: Comparison,
+    /// Of both sides, as [`Known::host_keys`].
+    host_keys: [Vec<String>; 2],
+    /// Both sides, unless the cache knew that they are equal.
+    readings: Option<[Reading; 2]>,
 }
 
 /// Said of an answer that was not computed now.
@@ -124,6 +143,56 @@ impl Question<'_> {
     /// # Errors
     /// As [`Question::digests`].
     pub fn compare(&self, a: &Reference, b: &Reference) -> Result<Comparison> {
+        Ok(self.look(a, b)?.comparison)
+    }
+
+    /// Compares two sides, and finds the cause of each difference.
+    ///
+    /// # Errors
+    /// As [`Question::digests`]; what explains a difference cannot be read.
+    pub fn explain(&self, a: &Reference, b: &Reference) -> Result<(Comparison, Explanation)> {
+        let Looked { mut comparison, host_keys, readings } = self.look(a, b)?;
+        let different = comparison.verdict != Verdict::Equal;
+        // Only where files are compared do declarations mean anything.
+        let policy = self.policy.filter(|_| matches!(self.level, Level::Content | Level::Tree));
+        let Some(readings) = readings.filter(|_| different) else {
+            let explanation = explain::of_equal([&host_keys[0], &host_keys[1]], policy);
+            // What is declared and not there is a difference from what was said.
+            if explanation.policy.as_ref().is_some_and(|policy| !policy.holds()) {
+                comparison.verdict = Verdict::Different;
+            }
+            return Ok((comparison, explanation));
+        };
+        let question = explain::Question {
+            views: [readings[0].view(), readings[1].view()],
+            names: [&comparison.a.reference, &comparison.b.reference],
+            of: explain::Of::Images,
+            differences: &comparison.differences,
+            same_content: comparison.verdict == Verdict::Different && self.same_content(a, b),
+            policy,
+        };
+        let explanation = explain::explain(question, self.limits)?;
+        let all_declared = explanation.counts.declared == explanation.counts.differences;
+        if all_declared && explanation.policy.as_ref().is_some_and(Applied::holds) {
+            comparison.verdict = Verdict::Equivalent;
+        }
+        for watch in readings.iter().filter_map(|reading| reading.watch.as_ref()) {
+            watch.check_unchanged()?;
+        }
+        comparison.notes.extend(explanation.notes.iter().cloned());
+        Ok((comparison, explanation))
+    }
+
+    /// Whether disks that differ as bytes hold the same system; `false` where that cannot be told.
+    fn same_content(&self, a: &Reference, b: &Reference) -> bool {
+        if !matches!(self.level, Level::Disk | Level::File) {
+            return false;
+        }
+        let above = Question { level: Level::Content, ..*self };
+        matches!((above.digests(a), above.digests(b)), (Ok(x), Ok(y)) if x.digests == y.digests)
+    }
+
+    fn look(&self, a: &Reference, b: &Reference) -> Result<Looked> {
         a.check(self.level)?;
         b.check(self.level)?;
         let (left, right) = match (self.remembered(a), self.remembered(b)) {
@@ -144,18 +213,21 @@ impl Question<'_> {
             }
             _ => (self.read(a)?, self.read(b)?),
         };
-        let mut comparison = self.equal(a, known(&left), b, known(&right));
+        let mut looked = self.equal(a, known(&left), b, known(&right));
         // The digests alone decide; the list explains.
         if left.digests != right.digests {
             let mut out = Differences::default();
             let padded = differences(&left.model, &right.model, &mut out);
+            let comparison = &mut looked.comparison;
             comparison.verdict = if padded { Verdict::Padded } else { Verdict::Different };
             comparison.differences = out.sorted();
         }
-        Ok(comparison)
+        looked.readings = Some([left, right]);
+        Ok(looked)
     }
 
-    fn equal(&self, a: &Reference, x: Known, b: &Reference, y: Known) -> Comparison {
+    fn equal(&self, a: &Reference, x: Known, b: &Reference, y: Known) -> Looked {
+        let host_keys = [x.host_keys.clone(), y.host_keys.clone()];
         let side = |of: &Reference, known: &Known| Side {
             reference: of.to_string(),
             of: of.kind(),
@@ -167,16 +239,18 @@ impl Question<'_> {
         let notes = x.notes.into_iter().map(|note| said(a, note));
         let notes = notes.chain(y.notes.into_iter().map(|note| said(b, note))).collect();
         let (level, differences) = (self.level, vec![]);
-        Comparison { level, verdict: Verdict::Equal, a: left, b: right, differences, notes }
+        let verdict = Verdict::Equal;
+        let comparison = Comparison { level, verdict, a: left, b: right, differences, notes };
+        Looked { comparison, host_keys, readings: None }
     }
 
     /// What the cache knows.
     fn remembered(&self, of: &Reference) -> Option<Known> {
         let cache = self.cache.filter(|_| !self.recompute)?;
         let answer = cache.get(&cache.place(of.image()?, self.level, self.limits)?)?;
-        let Answer { digests, mut notes } = answer;
+        let Answer { digests, mut notes, host_keys } = answer;
         notes.push(CACHED.to_owned());
-        Some(Known { digests, notes, cached: true })
+        Some(Known { digests, notes, cached: true, host_keys })
     }
 
     /// Reads a side, and lets the cache know.
@@ -185,8 +259,8 @@ impl Question<'_> {
         let place = place.and_then(|(cache, path)| cache.place(path, self.level, self.limits));
         let reading = Reading::of(of, self.level, self.limits)?;
         if let (Some(cache), Some(place), Some(watch)) = (self.cache, place, &reading.watch) {
-            let Known { digests, notes, .. } = known(&reading);
-            cache.put(&place, watch, &Answer { digests, notes });
+            let Known { digests, notes, host_keys, .. } = known(&reading);
+            cache.put(&place, watch, &Answer { digests, notes, host_keys });
         }
         Ok(reading)
     }
@@ -194,7 +268,7 @@ impl Question<'_> {
 
 fn known(reading: &Reading) -> Known {
     let (digests, notes) = (reading.digests.clone(), reading.notes.clone());
-    Known { digests, notes, cached: false }
+    Known { digests, notes, cached: false, host_keys: reading.host_keys.clone() }
 }
 
 /// Adds what differs; returns whether one side is the other one padded.
@@ -247,7 +321,7 @@ fn disks(a: &Chunks, b: &Chunks, out: &mut Differences) -> bool {
 }
 
 /// Differences of two systems, down to paths.
-fn contents(a: &Content, b: &Content, out: &mut Differences) {
+pub fn contents(a: &Content, b: &Content, out: &mut Differences) {
     systems::compare(&a.system, &b.system, out);
     systems::disks(&a.disk, &b.disk, out);
     let mut pairs = BTreeSet::new();

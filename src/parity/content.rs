@@ -9,7 +9,7 @@ use super::hashed::Hashed;
 use super::layout;
 use super::listed::Listed;
 use super::lookup::Files;
-use crate::digest::{BoxDigest, DiskDigest, FileDigest, GroupDigest};
+use crate::digest::{BoxDigest, BytesDigest, DiskDigest, FileDigest, GroupDigest};
 use crate::error::{Error, Result};
 use crate::image::boot;
 use crate::image::disk::{Disk, Group, Holder, Located};
@@ -60,6 +60,14 @@ impl Content {
     /// # Errors
     /// What cannot be read.
     pub fn read(disk: &Disk) -> Result<Self> {
+        Self::read_by(disk, &All)
+    }
+
+    /// As [`Content::read`], with the contents as `hashing` has them.
+    ///
+    /// # Errors
+    /// What cannot be read.
+    pub(super) fn read_by(disk: &Disk, hashing: &dyn Hashing) -> Result<Self> {
         let mut seen = Seen::default();
         let (mut lines, mut held, mut groups) = (vec![], vec![], vec![]);
         let mut has_loader = false;
@@ -68,14 +76,15 @@ impl Content {
                 Some((index, group)) => {
                     // Groups are in the order of the first partition of each.
                     if groups.len() <= index {
-                        groups.push(volumes(group, &disk.limits, &mut seen)?);
+                        groups.push(volumes(group, &disk.limits, hashing, &mut seen)?);
                     }
                     let digest = GroupDigest::of(&canonical::group(&groups[index].line));
                     (Leaf::Group(digest), Held::Group(index))
                 }
                 None => {
                     let holder = Holder::Partition(part.partition.index);
-                    let read = Read::named(&holder, &part.reader, &part.filesystem, &disk.limits)?;
+                    let (reader, fs) = (&part.reader, &part.filesystem);
+                    let read = Read::named(&holder, reader, fs, &disk.limits, hashing)?;
                     has_loader |= layout::is_esp(&part.partition.type_id) && read.has_loader;
                     seen.take(read)
                 }
@@ -135,9 +144,18 @@ impl Content {
 /// # Errors
 /// What cannot be read; no filesystem, or several that could be the root.
 pub fn root_tree(disk: &Disk) -> Result<Hashed> {
+    Ok(root(disk)?.1)
+}
+
+/// The same with what holds that filesystem.
+///
+/// # Errors
+/// As [`root_tree`].
+pub fn root(disk: &Disk) -> Result<(Holder, Hashed)> {
     let (at, listed) = root_files(disk)?;
-    Hashed::of(listed, &**at.filesystem, &disk.limits)
-        .map_err(|e| e.context(format!("cannot hash {}", at.holder)))
+    let tree = Hashed::of(listed, &**at.filesystem, &disk.limits)
+        .map_err(|e| e.context(format!("cannot hash {}", at.holder)))?;
+    Ok((at.holder, tree))
 }
 
 /// The root filesystem with its names, no contents read.
@@ -185,6 +203,28 @@ fn only_root<T>(
     }
 }
 
+/// How the contents of a disk become digests.
+pub(super) trait Hashing {
+    /// The files of the filesystem that `holder` holds.
+    fn tree(&self, holder: &Holder, fs: &dyn Filesystem, limits: &Limits) -> Result<Hashed>;
+
+    /// The bytes of `holder`, which holds no filesystem that is read here.
+    fn bytes(&self, holder: &Holder, reader: &dyn ReadAt) -> Result<BytesDigest>;
+}
+
+/// Everything is read.
+struct All;
+
+impl Hashing for All {
+    fn tree(&self, _: &Holder, fs: &dyn Filesystem, limits: &Limits) -> Result<Hashed> {
+        Hashed::read(fs, limits)
+    }
+
+    fn bytes(&self, _: &Holder, reader: &dyn ReadAt) -> Result<BytesDigest> {
+        Ok(Chunks::read(reader)?.digest())
+    }
+}
+
 /// What of the system was seen so far.
 #[derive(Default)]
 struct Seen {
@@ -215,11 +255,16 @@ impl Seen {
 }
 
 /// Reads all volumes of a group.
-fn volumes(group: &Group, limits: &Limits, seen: &mut Seen) -> Result<Volumes> {
+fn volumes(
+    group: &Group,
+    limits: &Limits,
+    hashing: &dyn Hashing,
+    seen: &mut Seen,
+) -> Result<Volumes> {
     let (mut volumes, mut held) = (vec![], vec![]);
     for volume in &group.volumes {
         let holder = group.holder(volume);
-        let read = Read::named(&holder, &volume.reader, &volume.filesystem, limits)?;
+        let read = Read::named(&holder, &volume.reader, &volume.filesystem, limits, hashing)?;
         let (content, one) = seen.take(read);
         let (name, uuid) = (volume.name.clone(), volume.uuid.clone());
         volumes.push(canonical::Volume { name, uuid, content });
@@ -248,15 +293,22 @@ impl Read {
         reader: &Arc<dyn ReadAt>,
         filesystem: &Option<Arc<dyn Filesystem>>,
         limits: &Limits,
+        hashing: &dyn Hashing,
     ) -> Result<Self> {
-        Self::of(&**reader, filesystem.as_deref(), limits)
+        Self::of(holder, &**reader, filesystem.as_deref(), limits, hashing)
             .map_err(|e| e.context(format!("cannot hash {holder}")))
     }
 
-    fn of(reader: &dyn ReadAt, fs: Option<&dyn Filesystem>, limits: &Limits) -> Result<Self> {
+    fn of(
+        holder: &Holder,
+        reader: &dyn ReadAt,
+        fs: Option<&dyn Filesystem>,
+        limits: &Limits,
+        hashing: &dyn Hashing,
+    ) -> Result<Self> {
         let Some(fs) = fs else {
             return Ok(Read {
-                leaf: Leaf::Bytes(Chunks::read(reader)?.digest()),
+                leaf: Leaf::Bytes(hashing.bytes(holder, reader)?),
                 held: Held::Bytes,
                 boot: vec![],
                 has_loader: false,
@@ -265,7 +317,7 @@ impl Read {
                 arch: None,
             });
         };
-        let tree = Hashed::read(fs, limits)?;
+        let tree = hashing.tree(holder, fs, limits)?;
         let code = boot_code::of(reader, tree.identity.kind)?;
         let files = Files { fs, tree: &tree };
         let entries = boot::entries(&files)?.into_iter().map(|entry| BootEntry {

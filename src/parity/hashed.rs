@@ -198,7 +198,7 @@ fn hash_files(
         .collect()
 }
 
-fn hash_file(fs: &dyn Filesystem, node: &Node, limits: &Limits) -> Result<FileDigest> {
+pub(super) fn hash_file(fs: &dyn Filesystem, node: &Node, limits: &Limits) -> Result<FileDigest> {
     let NodeKind::File { size, .. } = node.kind else {
         return Err(Error::undetermined("not a regular file"));
     };

@@ -1,5 +1,7 @@
 //! A file tree whose shape is proven and whose metadata is canonical; nothing is hashed yet.
 
+use std::collections::BTreeSet;
+
 use super::{attributes, canonical, spelling};
 use crate::error::{Error, Result};
 use crate::image::Limits;
@@ -89,6 +91,22 @@ impl Listed {
     #[must_use]
     pub fn show(&self, id: NodeId) -> String {
         format!("/{}", spelling::spell(&self.path(id)))
+    }
+
+    /// Takes the sockets out, which have no place in a digest, and returns them. A system that runs may
+    /// have some outside of `/run`.
+    pub fn take_sockets(&mut self) -> BTreeSet<NodeId> {
+        let is_socket = |node: &Node| matches!(node.kind, NodeKind::Socket);
+        let ids = (0..).zip(&self.tree.nodes).filter(|(_, node)| is_socket(node));
+        let sockets: BTreeSet<NodeId> = ids.map(|(id, _)| id).collect();
+        if !sockets.is_empty() {
+            for node in &mut self.tree.nodes {
+                if let NodeKind::Directory { children } = &mut node.kind {
+                    children.retain(|child| !sockets.contains(child));
+                }
+            }
+        }
+        sockets
     }
 
     /// Attributes to their canonical form; an unused `lost+found` out.

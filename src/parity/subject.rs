@@ -5,11 +5,11 @@ use std::io::{BufReader, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fs_err as fs;
 
 use super::bytes::Chunks;
-use super::hashed::Hashed;
 use super::listed::Listed;
 use super::lookup::Files;
 use super::manifest::{self, Manifest};
@@ -19,9 +19,13 @@ use super::{Level, content};
 use crate::digest::{FileDigest, Sha256};
 use crate::error::{Context as _, Error, Result};
 use crate::image::Limits;
+use crate::image::boot::Files as _;
 use crate::image::container::{self, Container, Options};
 use crate::image::directory::Directory;
 use crate::image::disk::Disk;
+
+/// Longest os-release that is read, in bytes; real ones have some hundred.
+const MAX_RELEASE: u64 = 64 << 10;
 
 /// What the user named.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +43,22 @@ pub enum Reference {
         /// Its disk.
         path: PathBuf,
     },
+    /// A host that runs.
+    Live {
+        /// As the user wrote it.
+        name: String,
+        /// What it said of itself.
+        seen: Arc<Seen>,
+    },
+}
+
+/// What a host that runs said of itself.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// The text of a manifest of its files, not verified yet.
+    Tree(Vec<u8>),
+    /// The packages that its shell showed, and nothing else.
+    Packages(Packages),
 }
 
 impl Reference {
@@ -64,7 +84,19 @@ impl Reference {
     pub fn image(&self) -> Option<&Path> {
         match self {
             Reference::Image(path) | Reference::Stored { path, .. } => Some(path),
-            Reference::Directory(_) | Reference::Manifest(_) => None,
+            Reference::Directory(_) | Reference::Manifest(_) | Reference::Live { .. } => None,
+        }
+    }
+
+    /// Of a host, the strongest level that it could tell.
+    #[must_use]
+    pub fn of_host(&self) -> Option<Level> {
+        match self {
+            Reference::Live { seen, .. } => Some(match **seen {
+                Seen::Tree(_) => Level::Tree,
+                Seen::Packages(_) => Level::Packages,
+            }),
+            _ => None,
         }
     }
 
@@ -76,6 +108,7 @@ impl Reference {
             Reference::Directory(_) => "directory",
             Reference::Manifest(_) => "manifest",
             Reference::Stored { .. } => "box",
+            Reference::Live { .. } => "host",
         }
     }
 
@@ -103,7 +136,7 @@ impl std::fmt::Display for Reference {
             Reference::Image(path) | Reference::Directory(path) | Reference::Manifest(path) => {
                 write!(f, "{}", path.display())
             }
-            Reference::Stored { name, .. } => f.write_str(name),
+            Reference::Stored { name, .. } | Reference::Live { name, .. } => f.write_str(name),
         }
     }
 }
@@ -160,39 +193,15 @@ pub struct Read<T> {
     pub watch: Watch,
 }
 
-/// Reads something from the image at `path`.
-///
-/// # Errors
-/// What cannot be read, or changes meanwhile.
-pub fn read<T>(
-    path: &Path,
-    limits: &Limits,
-    read: impl FnOnce(&Disk) -> Result<T>,
-) -> Result<Read<T>> {
-    let (disk, watch) = Image::open(path, limits)?.disk(limits)?;
-    let what = read(&disk).context(|| format!("cannot tell what `{}` holds", path.display()))?;
-    watch.check_unchanged()?;
-    Ok(Read { what, notes: disk.notes(), watch })
-}
-
 /// The bytes of the disk in the image at `path`.
 ///
 /// # Errors
-/// As [`read`].
+/// What cannot be read, or changes meanwhile.
 pub fn chunks(path: &Path, limits: &Limits) -> Result<Read<Chunks>> {
     let image = Image::open(path, limits)?;
     let what = Chunks::read(&*image.container.reader).context(|| image.title())?;
     image.watch.check_unchanged()?;
     Ok(Read { what, notes: image.container.notes, watch: image.watch })
-}
-
-/// The files of a directory, with notes.
-///
-/// # Errors
-/// What cannot be read.
-pub fn directory(path: &Path, limits: &Limits) -> Result<(Hashed, Vec<String>)> {
-    let directory = Directory::open(path, limits)?;
-    Ok((Hashed::read(&directory, limits)?, directory.notes().to_vec()))
 }
 
 /// A manifest, verified.
@@ -207,6 +216,14 @@ pub fn manifest(path: &Path, limits: &Limits) -> Result<Manifest> {
     let manifest = Manifest::read(BufReader::with_capacity(1 << 20, file), limits).context(what)?;
     watch.check_unchanged()?;
     Ok(manifest)
+}
+
+/// The manifest that a host wrote of itself, verified.
+///
+/// # Errors
+/// Kind `Undetermined`: it is refused.
+pub fn told(name: &str, text: &[u8], limits: &Limits) -> Result<Manifest> {
+    Manifest::read(text, limits).context(|| format!("`{name}` does not answer as a devbox does"))
 }
 
 /// The digest and size of a plain file or a block device.
@@ -251,15 +268,56 @@ pub fn packages(disk: &Disk) -> Result<Packages> {
     Packages::read(Files { fs: &**at.filesystem, tree: &listed })
 }
 
-/// The packages that are installed in a directory, with notes.
+/// What a system says it is (os-release(5)).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Release {
+    /// `ID`, such as `debian`.
+    pub id: Option<String>,
+    /// `VERSION_ID`, such as `12`.
+    pub version: Option<String>,
+}
+
+/// What the system on a disk says it is.
+///
+/// # Errors
+/// What cannot be read; no root filesystem.
+pub fn release(disk: &Disk) -> Result<Release> {
+    let (at, listed) = content::root_files(disk)?;
+    let files = Files { fs: &**at.filesystem, tree: &listed };
+    for path in [&b"/etc/os-release"[..], b"/usr/lib/os-release"] {
+        if let Some(text) = files.read(path, MAX_RELEASE)? {
+            return Ok(Release::parse(&String::from_utf8_lossy(&text)));
+        }
+    }
+    Ok(Release::default())
+}
+
+impl Release {
+    /// Values that are not plain words are left out.
+    fn parse(text: &str) -> Self {
+        let value = |key: &str| {
+            let of = |line: &str| line.strip_prefix(key)?.strip_prefix('=').map(str::to_owned);
+            let value = text.lines().find_map(of)?;
+            let value = value.trim().trim_matches(['"', '\'']).to_owned();
+            let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+            (!value.is_empty() && value.bytes().all(plain)).then_some(value)
+        };
+        Release { id: value("ID"), version: value("VERSION_ID") }
+    }
+}
+
+/// The packages that are installed in the directory at `path`.
 ///
 /// # Errors
 /// As [`packages`].
-pub fn packages_of_directory(path: &Path, limits: &Limits) -> Result<(Packages, Vec<String>)> {
-    let directory = Directory::open(path, limits)?;
-    let listed = Listed::read(&directory, limits)?;
-    let files = Files { fs: &directory, tree: &listed };
-    Ok((Packages::read(files).context(|| of_packages(path))?, directory.notes().to_vec()))
+pub fn packages_of_directory(
+    directory: &Directory,
+    path: &Path,
+    limits: &Limits,
+) -> Result<Packages> {
+    let listed = Listed::read(directory, limits)?;
+    let files = Files { fs: directory, tree: &listed };
+    Packages::read(files).context(|| of_packages(path))
 }
 
 pub(super) fn of_packages(path: &Path) -> String {

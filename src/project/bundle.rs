@@ -16,7 +16,7 @@ use crate::machine::Machine;
 use crate::machine::instance::Instance;
 use crate::machine::serial;
 use crate::project::status::Status;
-use crate::spec::{Action, Spec};
+use crate::spec::Spec;
 
 /// Of a log, so many bytes from its end.
 const LOG_TAIL: u64 = 1 << 20;
@@ -164,10 +164,8 @@ impl Hidden {
     fn new(spec: Option<&Spec>) -> Self {
         let mut hidden = vec![];
         for step in spec.iter().flat_map(|spec| &spec.steps) {
-            if let Action::Shell { env, .. } = &step.action {
-                let values = env.values().filter(|v| v.len() >= SHORTEST_SECRET);
-                hidden.extend(values.map(|v| (v.clone(), REDACTED)));
-            }
+            let values = step.env.values().filter(|v| v.len() >= SHORTEST_SECRET);
+            hidden.extend(values.map(|v| (v.clone(), REDACTED)));
         }
         if let Some(home) = std::env::var_os("HOME").filter(|h| h.len() > 1) {
             hidden.push((home.to_string_lossy().into_owned(), "~"));

@@ -9,10 +9,9 @@ use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::exec::{self, tools};
 use crate::guest::disks::mount_script;
-use crate::guest::ssh::Remote;
-use crate::guest::work::{Work, as_root};
+use crate::guest::work::{Work, root_reads};
 use crate::host::{self, Paths};
-use crate::machine::data_disk::DataDisk;
+use crate::machine::data_disk::{self, DataDisk};
 use crate::machine::instance::Instance;
 use crate::machine::record::Record;
 use crate::project::Run;
@@ -43,7 +42,7 @@ pub(super) fn prepare(
             false => instance.files().dir().to_owned(),
         };
         host::private_dir(&folder)?;
-        let path = folder.join(format!("data-{}.qcow2", wanted.name));
+        let path = folder.join(data_disk::file_name(&wanted.name));
         if path.exists() {
             grow(wanted, &path)?;
         } else {
@@ -99,6 +98,9 @@ pub(super) async fn mount(
     run: Run<'_>,
     events: &Events,
 ) -> Result<()> {
+    if machine.disks.iter().all(|disk| disk.target.is_none()) {
+        return Ok(());
+    }
     let client = instance.client(record)?;
     for disk in &machine.disks {
         let Some(target) = &disk.target else { continue };
@@ -108,9 +110,7 @@ pub(super) async fn mount(
         }
         let title = format!("mounting the disk `{}`", disk.name);
         let work = Work { title: &title, client: &client, events, cancel: run.cancel };
-        let script = mount_script(&disk.name, target);
-        let said =
-            work.execute(Remote::new(as_root("exec sh")).stdin(script.into_bytes()), TIMEOUT);
+        let said = work.execute(root_reads(mount_script(&disk.name, target)), TIMEOUT);
         if said.await?.iter().any(|line| line == "formatted") {
             events.note(format!("the disk `{}` is new: formatted, at {target}", disk.name));
         }

@@ -7,11 +7,11 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::exec::{self, tools};
 use crate::guest::folder::{self, Folder, FolderKind, Ids, Mount};
-use crate::machine::Machine;
 use crate::machine::config::Config;
 use crate::machine::folder::tag;
 use crate::machine::instance::Instance;
 use crate::machine::record::Record;
+use crate::machine::{Machine, virtiofs};
 use crate::project::Run;
 use crate::spec::{MountKind, Spec};
 
@@ -25,6 +25,7 @@ pub(super) fn of_spec(spec: &Spec, machine: &str) -> Vec<Folder> {
         .map(|mount| Folder {
             kind: match mount.kind {
                 MountKind::NineP => FolderKind::NineP,
+                MountKind::Virtiofs => FolderKind::Virtiofs,
                 MountKind::Rsync => FolderKind::Rsync,
             },
             source: mount.source.clone(),
@@ -43,6 +44,17 @@ pub(super) fn devices(folders: &[Folder]) -> Vec<Folder> {
     folders.iter().filter(|folder| folder.kind != FolderKind::Rsync).cloned().collect()
 }
 
+fn has_virtiofs(folders: &[Folder]) -> bool {
+    folders.iter().any(|folder| folder.kind == FolderKind::Virtiofs)
+}
+
+/// Why a machine of the spec cannot go on from a template, if its folders are the reason.
+pub(super) fn no_template(spec: &Spec, machine: &str) -> Option<String> {
+    has_virtiofs(&of_spec(spec, machine)).then(|| {
+        "no template: `type = \"virtiofs\"` shares the machine's memory with the folder's server, and a template's memory is many machines'".to_owned()
+    })
+}
+
 /// Gives `config` the devices' folders of `record`, and QEMU the ids that make their owner the guest's account.
 ///
 /// # Errors
@@ -56,6 +68,9 @@ pub(super) fn configure(config: &mut Config, record: &Record, events: &Events) -
                 "Make it again; or start anew with `devbox halt {name}`, then `devbox up {name}`."
             ),
         ));
+    }
+    if has_virtiofs(&config.folders) {
+        virtiofs::check()?;
     }
     if config.folders.iter().any(|folder| folder.kind == FolderKind::NineP) {
         config.owner = owner(record.account.unwrap_or(FIRST_ACCOUNT), events);
@@ -110,12 +125,17 @@ pub(super) async fn mount(
         return Ok(());
     }
     let client = instance.client(record)?;
+    // QEMU's ids are chosen before the guest is known, a server's are not.
+    let owner = match has_virtiofs(&devices) {
+        true => folder::account(&client, run.cancel).await?,
+        false => record.account.unwrap_or(FIRST_ACCOUNT),
+    };
     let mut failed: Option<Error> = None;
     let mut owners = vec![];
     for (n, folder) in devices.iter().enumerate() {
         let tag = tag(n);
         let place = Mount { folder, tag: &tag, client: &client, cancel: run.cancel };
-        match one(machine, n, &place, events).await {
+        match one(machine, n, &place, owner, events).await {
             Ok(owner) => owners.extend(owner.map(|ids| (folder, ids))),
             Err(e) if e.kind() == Kind::Interrupted => return Err(e),
             Err(e) => match failed {
@@ -140,10 +160,17 @@ async fn one(
     machine: &Machine,
     n: usize,
     place: &Mount<'_>,
+    owner: Ids,
     events: &Events,
 ) -> Result<Option<Ids>> {
     let folder = place.folder;
-    machine.add_folder(n, folder).await?;
+    match folder.kind {
+        FolderKind::Virtiofs => {
+            machine.insist_on_server(n, folder).await?;
+            machine.serve_folder(n, folder, owner).await?;
+        }
+        FolderKind::NineP | FolderKind::Rsync => machine.add_folder(n, folder).await?,
+    }
     if !place.mount().await? {
         return Ok(None);
     }
@@ -196,6 +223,7 @@ pub(super) async fn unmount(
         // The deepest first.
         for (n, folder) in devices(&record.folders).iter().enumerate().rev() {
             if machine.has_folder(n).await? {
+                machine.insist_on_server(n, folder).await?;
                 let tag = tag(n);
                 Mount { folder, tag: &tag, client: &client, cancel: run.cancel }.unmount().await?;
                 machine.remove_folder(n).await?;

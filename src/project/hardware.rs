@@ -1,8 +1,9 @@
 //! The machine of a spec as QEMU is to build it.
 
+use crate::build::hardware as words;
 use crate::machine::config::{
-    Accelerator, Card, Config, Disk, DiskFormat, Firmware, Forward, Incoming, Lifetime, Network,
-    Protocol, SPARE_SLOTS,
+    Accelerator, Card, Config, Disk, DiskFormat, Forward, Incoming, Lifetime, Network, Protocol,
+    SPARE_SLOTS,
 };
 use crate::machine::instance::Instance;
 use crate::machine::ports::BoundForward;
@@ -14,12 +15,11 @@ pub(super) fn shape(machine: &spec::Machine, accelerator: Accelerator) -> Config
     Config {
         name: String::new(),
         uuid: String::new(),
+        arch: words::arch(machine.arch),
         cpus: machine.cpus,
         memory: machine.memory,
-        firmware: match machine.firmware {
-            spec::Firmware::Bios => Firmware::Bios,
-            spec::Firmware::Uefi => Firmware::Uefi,
-        },
+        firmware: words::firmware(machine.firmware),
+        tpm: machine.tpm,
         accelerator,
         disks: vec![],
         data: vec![],
@@ -75,9 +75,11 @@ pub(super) fn saved(
     Config {
         name: record.name.clone(),
         uuid: record.uuid.clone(),
+        arch: shape.arch,
         cpus: shape.cpus,
         memory: shape.memory,
         firmware: shape.firmware,
+        tpm: shape.tpm,
         accelerator: shape.accelerator,
         disks: vec![root(instance.files().overlay())],
         data: record.disks.clone(),

@@ -39,7 +39,10 @@ pub(super) fn other_shape(machine: &spec::Machine, record: &Record) -> Option<St
         changed.push(format!("{} instead of {} of memory", size(wanted.memory), size(runs.memory)));
     }
     if runs.firmware != wanted.firmware {
-        changed.push("another firmware".to_owned());
+        changed.push(format!("the firmware {}", wanted.firmware.as_str()));
+    }
+    if runs.tpm != wanted.tpm {
+        changed.push(if wanted.tpm { "a TPM" } else { "no TPM" }.to_owned());
     }
     let names = |all: Vec<&str>| all.join(", ");
     let (has, wants) = (

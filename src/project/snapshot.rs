@@ -222,7 +222,7 @@ pub(super) async fn start(
     let Some(shape) = saved.shape else {
         return Err(Error::failed(format!("the snapshot `{tag}` has no memory")));
     };
-    let choice = accel::choose(&run.paths.cache).await?;
+    let choice = accel::choose(&run.paths.cache, shape.arch).await?;
     if choice.accelerator != shape.accelerator {
         return Err(Error::failed(format!(
             "the memory of `{}` cannot be used on this host now: it needs another accelerator",
@@ -252,6 +252,20 @@ pub(super) fn forget_memory(instance: &Instance, record: &Record) -> Result<Reco
     instance.save(&record)?;
     offline(instance, "-d", crate::machine::record::SUSPENDED)?;
     Ok(record)
+}
+
+/// Removes all snapshots from the data disks of a machine whose own disk goes: they belong together.
+pub(super) fn forget_on_data_disks(record: &Record) {
+    let names = record.snapshots.keys().map(String::as_str);
+    let suspended = record.suspended.as_ref().map(|_| crate::machine::record::SUSPENDED);
+    for name in names.chain(suspended) {
+        for disk in record.disks.iter().filter(|disk| disk.path.exists()) {
+            let Ok(mut command) = tools::QEMU_IMG.command() else { return };
+            command.args(["snapshot", "-d", name]).arg(&disk.path);
+            // One that was plugged in later has none of that name.
+            let _ = exec::output(&mut command);
+        }
+    }
 }
 
 /// `qemu-img snapshot` on the disks that no QEMU uses.

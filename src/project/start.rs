@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::OnceCell;
 
+use crate::build::hardware as words;
 use crate::crash;
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
@@ -136,6 +137,9 @@ impl Start<'_> {
         let disk = self.disk(&base)?;
         let accelerator = self.accelerator().await?;
         let way = if self.options.cold {
+            None
+        } else if let Some(why) = folders::no_template(self.spec, &self.machine.name) {
+            self.events.note(format!("{why}; booting"));
             None
         } else {
             let shape = hardware::shape(self.machine, accelerator);
@@ -374,7 +378,8 @@ impl Start<'_> {
     /// What this host runs guests by; said once, for all machines.
     async fn accelerator(&self) -> Result<Accelerator> {
         let choose = async || {
-            let choice = accel::choose(&self.run.paths.cache).await?;
+            let choice =
+                accel::choose(&self.run.paths.cache, words::arch(self.machine.arch)).await?;
             self.run.events.note(&choice.reason);
             Ok::<_, Error>(choice.accelerator)
         };

@@ -23,6 +23,23 @@ pub struct Status {
 }
 
 impl Status {
+    /// Looks at all of these at once: a QEMU that works takes its time to answer, and so they do it
+    /// side by side. In their order.
+    #[must_use]
+    pub fn look_at<'a>(instances: impl IntoIterator<Item = &'a Instance>) -> Vec<Self> {
+        std::thread::scope(|scope| {
+            let looks: Vec<_> = instances
+                .into_iter()
+                .map(|instance| (instance, scope.spawn(move || Self::look(instance))))
+                .collect();
+            // A thread that panicked has said so; here it is looked at once more.
+            looks
+                .into_iter()
+                .map(|(instance, look)| look.join().unwrap_or_else(|_| Self::look(instance)))
+                .collect()
+        })
+    }
+
     /// Looks at one machine.
     #[must_use]
     pub fn look(instance: &Instance) -> Self {

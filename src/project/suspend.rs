@@ -201,6 +201,9 @@ async fn save(
         machine.save_snapshot(SUSPENDED).await
     };
     if let Err(e) = saved.await {
+        if !machine.process().alive() {
+            return Err(e);
+        }
         if !was_paused || folders {
             machine.go_on().await?;
             folders::mount(&machine, instance, &mut record, run, events).await?;

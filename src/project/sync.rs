@@ -67,7 +67,13 @@ pub async fn sync(
         let client = instance.client(&record)?;
         // Before the copy: what changes meanwhile is copied again.
         let mut watched = watch.then(|| Watch::new(&sources(&copied))).transpose()?;
-        copy_all(&client, &copied, run.cancel, &events).await?;
+        if let Err(e) = copy_all(&client, &copied, run.cancel, &events).await {
+            if e.kind() == Kind::Interrupted || !process.has_ended().await {
+                return Err(e);
+            }
+            return Err(Error::failed(format!("`{name}` ended while its folders were copied"))
+                .hint(format!("Start it with `devbox up {name}`, which copies them.")));
+        }
         match &mut watched {
             Some(watched) => follow(&client, &copied, &process, watched, run, &events).await,
             None => Ok(()),
@@ -114,7 +120,7 @@ async fn follow(
         }
         match copy_all(client, copied, run.cancel, events).await {
             Err(_) if run.cancel.is_cancelled() => return Err(stopped()),
-            Err(_) if !process.alive() => return Err(ended()),
+            Err(_) if process.has_ended().await => return Err(ended()),
             // A file that vanished while it was read, a disk that is full: the next change tries again.
             Err(e) => events.warn(e.what()),
             Ok(()) => {}

@@ -92,7 +92,9 @@ pub async fn up(
         .map(|(machine, instance, lock)| {
             let events = if several { run.events.part(&machine.name) } else { run.events.clone() };
             let made_here = matches!(instance.record(), Ok(None));
-            let passing = options.destroy_on_error && made_here;
+            // What a reset left here is not thrown away.
+            let reset = instance.files().reset().exists();
+            let passing = options.destroy_on_error && made_here && !reset;
             let accel = &accel;
             let start = Start {
                 spec,

@@ -67,6 +67,10 @@ impl Wanted<'_> {
     /// # Errors
     /// Interrupted. Every other failure is a reason to boot.
     pub(super) async fn way(&self, run: Run<'_>, events: &Events) -> Result<Way> {
+        if self.shape.tpm {
+            // What was measured into a template's TPM, and its keys, are the template's.
+            return Ok(Way::Cold("a machine with a TPM does not start from a template".to_owned()));
+        }
         match self.template(run, events).await {
             Ok(way) => Ok(way),
             Err(e) if e.kind() == Kind::Interrupted => Err(e),

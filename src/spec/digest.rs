@@ -1,19 +1,13 @@
 //! `spec1`: what was asked for, as one digest. The rules: `docs/spec1.md`.
 
-use std::fmt::Write as _;
-use std::io::Read as _;
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+mod files;
+mod steps;
 
-use fs_err as fs;
 use serde_json::{Value, json};
 
-use crate::digest::{FileDigest, Sha256, SpecDigest};
+use crate::digest::{FileDigest, SpecDigest, StepDigest};
 use crate::error::{Error, Result};
-use crate::spec::types::{
-    Action, Checksum, ImageSource, InputFormat, Packages, Script, Source, Spec,
-};
+use crate::spec::types::{Checksum, ImageSource, InputFormat, Packages, Source, Spec, Step};
 
 /// The digest of a spec with the contents of all files that it names.
 ///
@@ -36,7 +30,7 @@ pub fn preimage(spec: &Spec, image: Option<&FileDigest>) -> Result<Vec<u8>> {
         Source::Packages(packages) => packages_source(packages),
         Source::Image(source) => image_source(source, image)?,
     };
-    let steps: Vec<Value> = spec.steps.iter().map(|s| step(&s.action)).collect::<Result<_>>()?;
+    let steps: Vec<Value> = spec.steps.iter().map(inputs).collect::<Result<_>>()?;
     let mut document = json!({
         "arch": spec.arch.as_str(),
         "name": spec.name,
@@ -48,6 +42,25 @@ pub fn preimage(spec: &Spec, image: Option<&FileDigest>) -> Result<Vec<u8>> {
     // Sorted already, unless some crate in the tree turns the sorting off.
     document.sort_all_objects();
     Ok(format!("devbox/spec/1\n{document}").into_bytes())
+}
+
+/// The digest of all that one step takes in: its keys, and the contents of the files and folders of
+/// the host that it reads. What the step starts from is no part of it.
+///
+/// # Errors
+/// A file that the step names cannot be read, or is no file, folder or link.
+pub fn step(step: &Step) -> Result<StepDigest> {
+    Ok(StepDigest::of(format!("devbox/step/1\n{}", inputs(step)?).as_bytes()))
+}
+
+/// What [`step`] hashes, input by input, as it stands in [`preimage`].
+///
+/// # Errors
+/// As [`step`].
+pub fn inputs(step: &Step) -> Result<Value> {
+    let mut inputs = steps::inputs(step)?;
+    inputs.sort_all_objects();
+    Ok(inputs)
 }
 
 fn sorted(list: &[String]) -> Vec<&str> {
@@ -90,92 +103,10 @@ fn image_source(source: &ImageSource, image: Option<&FileDigest>) -> Result<Valu
     Ok(json!({ "type": "image", "sha256": sha256, "format": format }))
 }
 
-fn step(action: &Action) -> Result<Value> {
-    match action {
-        Action::Shell { script, env } => {
-            let script = match script {
-                Script::Inline(text) => FileDigest::of(text.as_bytes()),
-                Script::File(path) => file(path)?,
-            };
-            Ok(json!({ "type": "shell", "env": env, "script": script }))
-        }
-        Action::File { source, target, mode, owner } => {
-            let mut step =
-                json!({ "type": "file", "target": target, "mode": mode, "owner": owner });
-            if fs::metadata(source)?.is_dir() {
-                step["entries"] = Value::Array(entries(source)?);
-            } else {
-                step["content"] = json!(file(source)?);
-                step["executable"] = json!(executable(&fs::metadata(source)?));
-            }
-            Ok(step)
-        }
-    }
-}
-
-/// Everything below a folder, sorted by the bytes of the path.
-fn entries(folder: &Path) -> Result<Vec<Value>> {
-    let mut all: Vec<(Vec<u8>, Value)> = vec![];
-    // The folder itself may be a link; what lies in it is taken as it is.
-    for entry in walkdir::WalkDir::new(folder).min_depth(1).follow_links(false) {
-        let entry = entry.map_err(|e| {
-            Error::failed(format!("cannot read the folder `{}`", folder.display())).cause(e)
-        })?;
-        let path = entry.path();
-        let relative = path.strip_prefix(folder).unwrap_or(path).as_os_str().as_bytes();
-        let name = escaped(relative);
-        let kind = entry.file_type();
-        let value = if kind.is_dir() {
-            json!(["d", name])
-        } else if kind.is_file() {
-            json!(["f", name, executable(&fs::metadata(path)?), file(path)?])
-        } else if kind.is_symlink() {
-            json!(["l", name, escaped(fs::read_link(path)?.as_os_str().as_bytes())])
-        } else {
-            return Err(Error::failed(format!("`{}` is no file, folder or link", path.display()))
-                .hint("Remove it from the folder; only these can be put into a guest."));
-        };
-        all.push((relative.to_owned(), value));
-    }
-    all.sort_by(|a, b| a.0.cmp(&b.0));
-    Ok(all.into_iter().map(|(_, value)| value).collect())
-}
-
-/// Whether a `file` step makes it 0755 rather than 0644: any of the three bits counts.
-fn executable(meta: &std::fs::Metadata) -> bool {
-    meta.permissions().mode() & 0o111 != 0
-}
-
-fn file(path: &Path) -> Result<FileDigest> {
-    // One read of this size keeps the hash busy; more does not make it faster.
-    const PIECE: usize = 256 << 10;
-    let mut file = fs::File::open(path)?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; PIECE];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(FileDigest::from_bytes(hash.finish())),
-            n => hash.update(&buffer[..n]),
-        }
-    }
-}
-
-/// Bytes as ASCII: everything outside 0x20 to 0x7e, and the backslash, as `\xhh`.
-fn escaped(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len());
-    for &b in bytes {
-        if (0x20..0x7f).contains(&b) && b != b'\\' {
-            out.push(char::from(b));
-        } else {
-            // Writing to a string cannot fail.
-            let _ = write!(out, "\\x{b:02x}");
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     /// The project of the vector, in a folder of its own so that it can be changed.
@@ -251,6 +182,25 @@ mod tests {
         assert_eq!(of(dir.path()), before);
         std::fs::write(dir.path().join("site/img/back\\slash"), "y").expect("written");
         assert_ne!(of(dir.path()), before);
+    }
+
+    #[test]
+    fn a_step_is_known_by_what_it_takes_in() {
+        let dir = project();
+        let of = || -> Vec<StepDigest> {
+            let spec = crate::spec::load(Some(dir.path())).expect("valid");
+            spec.steps.iter().map(|s| step(s).expect("digested")).collect()
+        };
+        let before = of();
+        assert_eq!(before.len(), 4);
+        // The digest of an entry of the vector's preimage, as any other program would compute it.
+        let inputs = br#"{"env":{},"script":"sha256:b71a5886df504d489c60289ab32076e8b66c35a9272f5309142edc19443c8068","type":"shell"}"#;
+        let expected = StepDigest::of(&[&b"devbox/step/1\n"[..], inputs].concat());
+        assert_eq!(before[1], expected);
+        std::fs::write(dir.path().join("site/index.html"), "other").expect("written");
+        let after = of();
+        assert_eq!(after[..3], before[..3]);
+        assert_ne!(after[3], before[3]);
     }
 
     #[test]

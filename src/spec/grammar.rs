@@ -176,6 +176,77 @@ pub static GUEST_PATH: Grammar = Grammar {
     repairs: &[NO_SLASH],
 };
 
+/// A path inside a folder that is named beside it: no way out, and one spelling.
+pub static RELATIVE: Grammar = Grammar {
+    expected: "a path inside the folder, without `.`, `..`, `//` and a `/` at either end",
+    pattern: r"^([^./\x00-\x1f\x7f-][^/\x00-\x1f\x7f]*|\.[^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]*|\.\.[^/\x00-\x1f\x7f]+)(/([^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]*|\.[^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]*|\.\.[^/\x00-\x1f\x7f]+))*$",
+    longest: 1024,
+    check: |s| {
+        // An option of the program that reads it begins with `-`.
+        !s.starts_with('-')
+            && s.split('/').all(|part| {
+                !matches!(part, "" | "." | "..") && part.bytes().all(|c| c >= 0x20 && c != 0x7f)
+            })
+    },
+    repairs: &[NO_SLASH, |s| s.trim_start_matches("./").to_owned()],
+};
+
+/// A name as configuration tools have them: of a tag, a group, a state, a package, a service.
+pub static WORD: Grammar = Grammar {
+    expected: "one word of letters, digits and `_.:+@-`, with a letter, digit or `_` in front",
+    pattern: "^[A-Za-z0-9_][A-Za-z0-9_.:+@-]*$",
+    longest: 128,
+    check: |s| {
+        first(s, |c| c.is_ascii_alphanumeric() || c == b'_')
+            && all(s, |c| c.is_ascii_alphanumeric() || b"_.:+@-".contains(&c))
+    },
+    repairs: &[TRIM],
+};
+
+/// An item of Chef's run list.
+pub static RUN_ITEM: Grammar = Grammar {
+    expected: "an item of a run list, such as \"recipe[nginx]\"",
+    pattern: r"^(recipe|role)\[[A-Za-z0-9_.:@-]+\]$",
+    longest: 256,
+    check: |s| {
+        let inner = s.strip_prefix("recipe[").or_else(|| s.strip_prefix("role["));
+        inner
+            .and_then(|rest| rest.strip_suffix(']'))
+            .is_some_and(|name| all(name, |c| c.is_ascii_alphanumeric() || b"_.:@-".contains(&c)))
+    },
+    repairs: &[|s| format!("recipe[{}]", s.trim())],
+};
+
+/// A container image by its digest.
+pub static IMAGE: Grammar = Grammar {
+    expected: "an image by its digest, such as \"docker.io/library/busybox@sha256:\" and 64 hex digits",
+    pattern: "^[A-Za-z0-9][A-Za-z0-9._:/-]*@sha256:[0-9a-f]{64}$",
+    longest: 512,
+    check: |s| {
+        s.split_once("@sha256:").is_some_and(|(name, digest)| {
+            first(name, |c| c.is_ascii_alphanumeric())
+                && all(name, |c| c.is_ascii_alphanumeric() || b"._:/-".contains(&c))
+                && digest.len() == 64
+                && all(digest, |c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c))
+        })
+    },
+    repairs: &[],
+};
+
+/// A port, with its protocol if it is not TCP.
+pub static PORT: Grammar = Grammar {
+    expected: "a port, such as \"80\" or \"53/udp\"",
+    pattern: "^([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])(/(tcp|udp))?$",
+    longest: 9,
+    check: |s| {
+        let number = s.strip_suffix("/tcp").or_else(|| s.strip_suffix("/udp")).unwrap_or(s);
+        all(number, |c| c.is_ascii_digit())
+            && !number.starts_with('0')
+            && number.parse::<u16>().is_ok()
+    },
+    repairs: &[TRIM],
+};
+
 /// A pattern of rsync: one line, and no option of ours for it begins with a sign of its own.
 pub static RSYNC_PATTERN: Grammar = Grammar {
     expected: "one line of 1 to 4096 bytes",
@@ -213,6 +284,48 @@ pub static MODE: Grammar = Grammar {
             && (3..=4).contains(&s.strip_prefix('0').filter(|r| r.len() >= 3).unwrap_or(s).len())
     },
     repairs: &[TRIM, |s| s.trim_start_matches("0o").to_owned()],
+};
+
+/// A calendar day (RFC 3339, `full-date`).
+pub static DATE: Grammar = Grammar {
+    expected: "a day, such as \"2027-06-30\"",
+    pattern: "^[0-9]{4}-[0-9]{2}-[0-9]{2}$",
+    longest: 10,
+    check: |s| {
+        s.len() == 10
+            && s.bytes().enumerate().all(|(i, c)| match i {
+                4 | 7 => c == b'-',
+                _ => c.is_ascii_digit(),
+            })
+    },
+    repairs: &[TRIM, |s| s.trim().replace(['/', '.'], "-")],
+};
+
+/// A package with the one version that it must have.
+pub static PINNED_PACKAGE: Grammar = Grammar {
+    expected: "a package with its version, such as \"cloud-agent=1.4.2\"",
+    pattern: "^[a-z0-9][a-z0-9+.-]*[a-z0-9+.]=[A-Za-z0-9.+:~-]+$",
+    longest: 256,
+    check: |s| {
+        s.split_once('=').is_some_and(|(name, version)| {
+            (PACKAGE.check)(name)
+                && all(version, |c| c.is_ascii_alphanumeric() || b".+:~-".contains(&c))
+        })
+    },
+    repairs: &[TRIM],
+};
+
+/// The digest of a folder and all below it.
+pub static TREE_DIGEST: Grammar = Grammar {
+    expected: "`tree1:` and 64 lower-case hex digits",
+    pattern: "^tree1:[0-9a-f]{64}$",
+    longest: 70,
+    check: |s| {
+        s.strip_prefix("tree1:").is_some_and(|hex| {
+            hex.len() == 64 && all(hex, |c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
+        })
+    },
+    repairs: &[LOWER, |s| format!("tree1:{}", s.trim())],
 };
 
 /// `user` or `user:group`, by name or number.
@@ -292,8 +405,16 @@ pub(crate) static ALL: &[&Grammar] = &[
     &HOST_PATH,
     &DISK_NAME,
     &GUEST_PATH,
+    &RELATIVE,
+    &WORD,
+    &RUN_ITEM,
+    &IMAGE,
+    &PORT,
     &SCRIPT,
     &TITLE,
+    &DATE,
+    &PINNED_PACKAGE,
+    &TREE_DIGEST,
     &MODE,
     &OWNER,
     &USER,
@@ -389,6 +510,13 @@ mod tests {
             (&URL, &["https://h/a.img?x=1"], &["https://h", "http://h/ a", "file:///a"]),
             (&GUEST_PATH, &["/a/.b/..c"], &["a", "/", "/a/", "/a//b", "/a/../b", "/a/.", "/a\nb"]),
             (&DISK_NAME, &["data", "0-a"], &["", "-a", "a-", "A", "x23456789012345678901"]),
+            (&DATE, &["2027-06-30"], &["", "2027-6-30", "2027/06/30", "2027-06-301"]),
+            (
+                &PINNED_PACKAGE,
+                &["cloud-agent=1.4.2", "g++=4:12.2~rc1-1+b2"],
+                &["a=", "=1", "agent", "Agent=1", "a b=1", "agent=1 2"],
+            ),
+            (&TREE_DIGEST, &[], &["tree1:", "sha256:00", "tree1:0g"]),
             (&MODE, &["644", "0644", "4755", "04755"], &["", "0", "999", "00644x", "77777"]),
             (&OWNER, &["root", "dev:dev", "1000:1000"], &[":a", "a:", "a:b:c", "Root"]),
             (&IPV4, &["0.0.0.0", "127.0.0.1"], &["1.2.3", "01.2.3.4", "::1", "256.1.1.1"]),

@@ -5,6 +5,7 @@ use crate::spec::grammar;
 use crate::spec::quantity::{GIB, MIB, TIB};
 use crate::spec::shape::Presence::{Default, OneOf, Required};
 use crate::spec::shape::{Key, Shape, Table, Variant};
+use crate::spec::types::OutputFormat;
 
 /// A file larger than this is no spec; bounds the work on hostile input.
 pub const LONGEST_FILE: u64 = 1 << 20;
@@ -16,10 +17,41 @@ macro_rules! keys {
     )+};
 }
 
+mod parity;
+mod steps;
+
+pub use parity::{
+    DELTA_BASE, DELTA_FILE, DELTA_GID, DELTA_LINK, DELTA_MODE, DELTA_ONLY, DELTA_OP, DELTA_PACKAGE,
+    DELTA_PATH, DELTA_PROTECTED, DELTA_TREE, DELTA_UID, DELTA_UNTIL, DELTA_WHY, DELTAS,
+    DELTAS_TABLE, PARITY, PARITY_REQUIRE, PARITY_TABLE,
+};
+pub use steps::{
+    ANSIBLE_FOLDER, ANSIBLE_GROUPS, ANSIBLE_PLAYBOOK, ANSIBLE_REQUIREMENTS, ANSIBLE_ROLES,
+    ANSIBLE_SKIP_TAGS, ANSIBLE_TAGS, ANSIBLE_VARS, ANSIBLE_VAULT, ANSIBLE_WHERE, CHEF_ATTRIBUTES,
+    CHEF_FOLDER, CHEF_RUN_LIST, IMAGES_ARCHIVES, IMAGES_ENGINE, IMAGES_PULL, PUPPET_FOLDER,
+    PUPPET_HIERA, PUPPET_MANIFEST, PUPPET_MODULES, SALT_FOLDER, SALT_GRAINS, SALT_PILLAR,
+    SALT_STATES, SECRET_ENV, SECRET_FILE, SECRET_TABLE, STEP_ENV, STEP_EXCEPT, STEP_IDEMPOTENT,
+    STEP_INLINE, STEP_MODE, STEP_NAME, STEP_ONLY, STEP_OWNER, STEP_PAUSE, STEP_RETRIES,
+    STEP_SCRIPT, STEP_SECRETS, STEP_SOURCE, STEP_TARGET, STEP_TIMEOUT, STEP_TYPE, STEP_TYPES,
+    TEMPLATE_SOURCE, TEMPLATE_VARS, TEST_COMMANDS, TEST_FILES, TEST_GOSS, TEST_PACKAGES,
+    TEST_PORTS, TEST_SERVICES,
+};
+
 /// Values of `arch`.
-pub static ARCHS: &[&str] = &["amd64"];
+pub static ARCHS: &[&str] = &["amd64", "arm64"];
 /// Values of `outputs`.
-pub static OUTPUT_FORMATS: &[&str] = &["qcow2", "raw", "vhd"];
+pub static OUTPUT_FORMATS: &[&str] = &names();
+
+const fn names() -> [&'static str; OutputFormat::ALL.len()] {
+    let mut names = [""; OutputFormat::ALL.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = OutputFormat::ALL[at].as_str();
+        at += 1;
+    }
+    names
+}
+
 /// Values of `source.format`.
 pub static INPUT_FORMATS: &[&str] = &["raw", "qcow2", "vhd"];
 /// Values of `machine.firmware`.
@@ -56,7 +88,9 @@ keys! {
     /// `seal`.
     SEAL: "seal", Shape::Table(&SEAL_TABLE), Default("all defaults"), "How the image is sealed.";
     /// `outputs`.
-    OUTPUTS: "outputs", Shape::Set(&Shape::Choice(OUTPUT_FORMATS)), Default("none"), "Formats that `devbox build` writes, beside the stored box.";
+    OUTPUTS: "outputs", Shape::Set(&Shape::Choice(OUTPUT_FORMATS)), Default("none"), "Formats that `devbox build` writes from the stored box; see [outputs](outputs.md).";
+    /// `deploy`.
+    DEPLOY: "deploy", Shape::Table(&DEPLOY_TABLE), Default("nothing"), "What else `devbox build` writes, for those who bring the outputs to production.";
     /// `machine`.
     MACHINE: "machine", Shape::Table(&MACHINE_TABLE), Default("all defaults"), "How `devbox up` runs the image; no part of the image.";
     /// `machines`.
@@ -94,27 +128,16 @@ keys! {
 }
 
 keys! {
-    /// `steps.type`.
-    STEP_TYPE: "type", Shape::Choice(&["shell", "file"]), Required, "`shell`: runs a script as root. `file`: puts a file or a folder into the guest.";
-    /// `steps.name`.
-    STEP_NAME: "name", Shape::Text(&grammar::TITLE), Default("`step 1`, `step 2`, ..."), "Title of the step in messages; each one its own.";
-    /// `steps.timeout`.
-    STEP_TIMEOUT: "timeout", TIMEOUT, Default("10m"), "How long the step may take; then the build fails.";
-    /// `steps.inline`.
-    STEP_INLINE: "inline", Shape::Text(&grammar::SCRIPT), OneOf("text"), "The script. It runs by `sh -eu` unless it begins with `#!`.";
-    /// `steps.script`.
-    STEP_SCRIPT: "script", Shape::Text(&grammar::HOST_PATH), OneOf("text"), "The script, as a file.";
-    /// `steps.env`.
-    STEP_ENV: "env", Shape::Environment, Default("none"), "Environment variables of the script.";
-    /// `steps.source`.
-    STEP_SOURCE: "source", Shape::Text(&grammar::HOST_PATH), Required, "The file or folder on the host.";
-    /// `steps.target`.
-    STEP_TARGET: "target", Shape::Text(&grammar::GUEST_PATH), Required, "Where it stands in the guest.";
-    /// `steps.mode`.
-    STEP_MODE: "mode", Shape::Text(&grammar::MODE), Default("0755 for folders and executable files, else 0644"), "Permission bits. For a folder, those of the folder if the step makes it; in it, folders and executable files get 0755, other files 0644.";
-    /// `steps.owner`.
-    STEP_OWNER: "owner", Shape::Text(&grammar::OWNER), Default("root:root"), "Owner, and group after a colon.";
+    /// `deploy.terraform`.
+    DEPLOY_TERRAFORM: "terraform", Shape::Text(&grammar::HOST_PATH), Default("the folder of the outputs"), "Folder of a Terraform module, in which `terraform.tfvars.json` is written: paths and digests of the outputs, and ids of images, which are empty until something publishes them.";
 }
+
+/// `[deploy]`.
+pub static DEPLOY_TABLE: Table = Table {
+    path: "deploy",
+    about: "Variables for Terraform, see [outputs](outputs.md). No part of the image.",
+    keys: &[&DEPLOY_TERRAFORM],
+};
 
 keys! {
     /// `seal.hostname`.
@@ -130,7 +153,11 @@ keys! {
     /// `machine.disk`.
     MACHINE_DISK: "disk", DISK, Default("the image's size"), "Size of the machine's disk; never smaller than the image.";
     /// `machine.firmware`.
-    FIRMWARE: "firmware", Shape::Choice(FIRMWARES), Default("bios"), "Firmware; `uefi` needs the package `ovmf` on the host.";
+    FIRMWARE: "firmware", Shape::Choice(FIRMWARES), Default("bios, and uefi for arm64"), "Firmware; `uefi` needs the package `ovmf` (or `qemu-efi-aarch64`) on the host.";
+    /// `machine.secure_boot`.
+    SECURE_BOOT: "secure_boot", Shape::Boolean, Default("false"), "UEFI that starts only what is signed; `packages` need `shim-signed` and `grub-efi-amd64-signed` then.";
+    /// `machine.tpm`.
+    TPM: "tpm", Shape::Boolean, Default("false"), "A TPM 2.0 of the machine's own; needs the package `swtpm` on the host, and machines that have one start cold.";
     /// `machine.user`.
     USER: "user", Shape::Text(&grammar::USER), Default("dev"), "The account that is made at the first boot, and that `devbox ssh` enters.";
     /// `machine.timeout`.
@@ -203,7 +230,7 @@ keys! {
     /// `mounts`.
     MOUNTS: "mounts", Shape::List(&MOUNTS_TABLE), Default("none"), "Folders of the host that machines see; no part of the image.";
     /// `mounts.type`.
-    MOUNT_TYPE: "type", Shape::Choice(MOUNT_TYPES), Default("9p"), "`9p`: the folder itself, shown by QEMU; the guest's kernel needs 9p. `rsync`: a copy, made at `up` and by `devbox sync`.";
+    MOUNT_TYPE: "type", Shape::Choice(MOUNT_TYPES), Default("9p"), "`9p`: the folder itself, shown by QEMU; the guest's kernel needs 9p. `virtiofs`: the same, shown by `virtiofsd`, which the host needs; machines with one are not started from a template. `rsync`: a copy, made at `up` and by `devbox sync`.";
     /// `mounts.source`.
     MOUNT_SOURCE: "source", Shape::Text(&grammar::HOST_PATH), Required, "The folder on the host, relative to the folder of devbox.toml; `~/` is your home.";
     /// `mounts.target`.
@@ -287,7 +314,7 @@ pub static HOOKS_TABLE: Table = Table {
 };
 
 /// Values of `mounts.type`.
-pub static MOUNT_TYPES: &[&str] = &["9p", "rsync"];
+pub static MOUNT_TYPES: &[&str] = &["9p", "virtiofs", "rsync"];
 
 /// `[[mounts]]`.
 pub static MOUNTS_TABLE: Table = Table {
@@ -327,8 +354,8 @@ pub static SPEC: Table = Table {
     path: "",
     about: "One box: what its image is made of, and how a dev box runs it.",
     keys: &[
-        &NAME, &VERSION, &ARCH, &SOURCE, &STEPS, &SEAL, &OUTPUTS, &MACHINE, &MACHINES, &NETWORK,
-        &MOUNTS, &PROVISION, &HOOKS,
+        &NAME, &VERSION, &ARCH, &SOURCE, &STEPS, &SEAL, &OUTPUTS, &DEPLOY, &MACHINE, &MACHINES,
+        &NETWORK, &MOUNTS, &PROVISION, &HOOKS, &PARITY,
     ],
 };
 
@@ -352,32 +379,6 @@ pub static IMAGE_TABLE: Table = Table {
     keys: &[&SOURCE_TYPE, &IMAGE_PATH, &IMAGE_URL, &IMAGE_SHA256, &IMAGE_CHECKSUMS, &IMAGE_FORMAT],
 };
 
-/// Values of `steps.type`.
-pub static STEP_TYPES: &[Variant] =
-    &[Variant { name: "shell", table: &SHELL_TABLE }, Variant { name: "file", table: &FILE_TABLE }];
-
-/// `[[steps]]` with `type = "shell"`.
-pub static SHELL_TABLE: Table = Table {
-    path: "steps",
-    about: "A script that runs as root in the guest.",
-    keys: &[&STEP_TYPE, &STEP_NAME, &STEP_INLINE, &STEP_SCRIPT, &STEP_ENV, &STEP_TIMEOUT],
-};
-
-/// `[[steps]]` with `type = "file"`.
-pub static FILE_TABLE: Table = Table {
-    path: "steps",
-    about: "A file or a folder that is put into the guest.",
-    keys: &[
-        &STEP_TYPE,
-        &STEP_NAME,
-        &STEP_SOURCE,
-        &STEP_TARGET,
-        &STEP_MODE,
-        &STEP_OWNER,
-        &STEP_TIMEOUT,
-    ],
-};
-
 /// `[seal]`.
 pub static SEAL_TABLE: Table = Table {
     path: "seal",
@@ -388,7 +389,7 @@ pub static SEAL_TABLE: Table = Table {
 /// The keys of `[machine]`, which `[machines.NAME]` has too, behind `more`.
 macro_rules! machine_keys {
     ($($more:expr),*) => {
-        &[$($more,)* &CPUS, &MEMORY, &MACHINE_DISK, &FIRMWARE, &USER, &MACHINE_TIMEOUT, &MACHINE_PROXY, &MACHINE_CERTIFICATES, &DISKS, &PORTS]
+        &[$($more,)* &CPUS, &MEMORY, &MACHINE_DISK, &FIRMWARE, &SECURE_BOOT, &TPM, &USER, &MACHINE_TIMEOUT, &MACHINE_PROXY, &MACHINE_CERTIFICATES, &DISKS, &PORTS]
     };
 }
 
@@ -421,35 +422,27 @@ pub static PERSONAL: Table = Table {
     keys: &[&PERSONAL_MACHINE, &PERSONAL_MACHINES, &MOUNTS],
 };
 
+/// The keys of a machine that are a person's to choose.
+static PERSONAL_KEYS: &[&Key] = &[
+    &CPUS,
+    &MEMORY,
+    &MACHINE_DISK,
+    &MACHINE_TIMEOUT,
+    &MACHINE_PROXY,
+    &MACHINE_CERTIFICATES,
+    &PORTS,
+];
+
 /// `[machine]` of personal settings.
 pub static PERSONAL_MACHINE_TABLE: Table = Table {
     path: "machine",
     about: "What this person's host gives each machine.",
-    keys: &[
-        &CPUS,
-        &MEMORY,
-        &MACHINE_DISK,
-        &MACHINE_TIMEOUT,
-        &MACHINE_PROXY,
-        &MACHINE_CERTIFICATES,
-        &PORTS,
-    ],
+    keys: PERSONAL_KEYS,
 };
 
 /// `[machines.NAME]` of personal settings.
-pub static PERSONAL_MACHINES_TABLE: Table = Table {
-    path: "machines.NAME",
-    about: "The same for one machine.",
-    keys: &[
-        &CPUS,
-        &MEMORY,
-        &MACHINE_DISK,
-        &MACHINE_TIMEOUT,
-        &MACHINE_PROXY,
-        &MACHINE_CERTIFICATES,
-        &PORTS,
-    ],
-};
+pub static PERSONAL_MACHINES_TABLE: Table =
+    Table { path: "machines.NAME", about: "The same for one machine.", keys: PERSONAL_KEYS };
 
 /// `[[machine.ports]]`.
 pub static PORTS_TABLE: Table = Table {

@@ -19,6 +19,7 @@ pub mod subnet;
 mod syntax;
 pub mod template;
 pub mod types;
+mod values;
 
 pub use load::{FILE_NAME, find, load, parse, read};
 pub use problem::{Problem, Problems};

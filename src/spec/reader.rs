@@ -309,6 +309,30 @@ impl<'d, 'i> Reader<'d, 'i> {
         Some(env)
     }
 
+    /// Values of any kind by name, for another program.
+    pub(crate) fn values(
+        &self,
+        key: &Key,
+        c: &mut Collector,
+    ) -> Option<BTreeMap<String, serde_json::Value>> {
+        let at = self.get(key)?;
+        let DeValue::Table(table) = at.value else { return wrong_type(&at, &key.shape, c) };
+        let mut values = BTreeMap::new();
+        for (name, value) in table {
+            let path = format!("{}.{}", at.path, key_text(name.get_ref()));
+            if !grammar::VARIABLE.accepts(name.get_ref()) {
+                let what = format!("`{}` is no name of a variable", shown(name.get_ref()));
+                c.report(&path, name.span(), what).expected =
+                    Some(grammar::VARIABLE.expected.to_owned());
+            }
+            let at = At { value: value.get_ref(), path, span: value.span() };
+            if let Some(value) = super::values::value(&at, c) {
+                values.insert(name.get_ref().clone().into_owned(), value);
+            }
+        }
+        Some(values)
+    }
+
     /// A nested table.
     pub(crate) fn table(&self, key: &Key, c: &mut Collector) -> Option<Reader<'d, 'i>> {
         let at = self.get(key)?;

@@ -22,7 +22,9 @@ pub fn reference() -> String {
             variant.table,
         );
     }
+    section(&mut out, "`secrets` of `[[steps]]`", &keys::SECRET_TABLE);
     section(&mut out, "`[seal]`", &keys::SEAL_TABLE);
+    section(&mut out, "`[deploy]`", &keys::DEPLOY_TABLE);
     section(&mut out, "`[machine]`", &keys::MACHINE_TABLE);
     section(&mut out, "`[[machine.disks]]`", &keys::DISKS_TABLE);
     section(&mut out, "`[[machine.ports]]`", &keys::PORTS_TABLE);
@@ -37,6 +39,8 @@ pub fn reference() -> String {
     section(&mut out, "`[[mounts]]`", &keys::MOUNTS_TABLE);
     section(&mut out, "`[[provision]]`", &keys::PROVISION_TABLE);
     section(&mut out, "`[[hooks]]`", &keys::HOOKS_TABLE);
+    section(&mut out, "`[parity]`", &keys::PARITY_TABLE);
+    section(&mut out, "`[[parity.delta]]`", &keys::DELTAS_TABLE);
     out.truncate(out.trim_end().len());
     out.push('\n');
     out

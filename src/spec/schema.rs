@@ -84,6 +84,7 @@ fn shape(shape_of: &Shape) -> Value {
             "propertyNames": { "pattern": grammar::VARIABLE.pattern, "maxLength": grammar::VARIABLE.longest },
             "additionalProperties": { "type": "string", "pattern": r"^[^\x00]*$" },
         }),
+        Shape::Values => values(),
         Shape::Table(of) => table(of, None),
         Shape::Variants(variants) => one_of(variants),
         Shape::Named(names, of, defaults) => json!({
@@ -95,6 +96,15 @@ fn shape(shape_of: &Shape) -> Value {
         Shape::List(of) => json!({ "type": "array", "items": table(of, None) }),
         Shape::ListOfVariants(variants) => json!({ "type": "array", "items": one_of(variants) }),
     }
+}
+
+/// Texts, whole numbers, true and false, and arrays and tables of these, by name.
+fn values() -> Value {
+    json!({
+        "type": "object",
+        "propertyNames": { "pattern": grammar::VARIABLE.pattern, "maxLength": grammar::VARIABLE.longest },
+        "additionalProperties": { "type": ["string", "integer", "boolean", "array", "object"] },
+    })
 }
 
 /// A table that takes from another one what it does not say itself.

@@ -56,6 +56,9 @@ pub enum Shape {
     Set(&'static Shape),
     /// A table whose keys are environment variables and whose values are strings.
     Environment,
+    /// A table of any values by name, for another program: texts, whole numbers, true and false,
+    /// and arrays and tables of these.
+    Values,
     /// A table.
     Table(&'static Table),
     /// A table whose keys depend on its key `type`.
@@ -103,6 +106,7 @@ impl Shape {
             }
             Shape::Set(item) => format!("an array, each item {}", item.expected()),
             Shape::Environment => "a table of strings by variable name".to_owned(),
+            Shape::Values => "a table of values by name".to_owned(),
             Shape::Table(_) | Shape::Variants(_) => "a table".to_owned(),
             Shape::List(_) | Shape::ListOfVariants(_) => "an array of tables".to_owned(),
             Shape::Named(..) => "a table of tables by name".to_owned(),

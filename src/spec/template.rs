@@ -13,7 +13,7 @@ name = "@NAME@"
 version = "0.1.0"
 arch = "amd64"
 
-# Formats that `devbox build` writes beside the stored box: qcow2, raw, vhd.
+# Formats that `devbox build` writes from the stored box: qcow2, raw, vmdk, ova, vhd, gce, vagrant, ...
 outputs = ["qcow2"]
 
 # What the image starts from: a distribution's packages ...

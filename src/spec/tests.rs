@@ -117,9 +117,10 @@ fn every_key_reaches_the_spec() {
     let Source::Packages(p) = &spec.source else { panic!("packages") };
     assert_eq!((p.suite.as_str(), p.mirror.as_str()), ("trixie", "https://mirror.example/debian"));
     assert_eq!((p.packages.len(), p.components.len(), p.disk_size), (2, 2, 3 * GIB));
-    let Action::Shell { script: Script::Inline(text), env } = &spec.steps[0].action else {
+    let Action::Shell { script: Script::Inline(text) } = &spec.steps[0].action else {
         panic!("shell")
     };
+    let env = &spec.steps[0].env;
     assert_eq!(
         (text.as_str(), env["LANG"].as_str(), spec.steps[0].timeout.as_secs()),
         ("echo hello", "C.UTF-8", 90)
@@ -202,7 +203,7 @@ fn an_image_source_takes_a_path_or_an_address_and_one_checksum() {
 
 #[test]
 fn everything_wrong_is_reported_at_once_with_place_expectation_and_suggestion() {
-    let text = "name = \"My Box\"\nversion = \"1.0\"\narch = \"arm64\"\noutputs = [\"qcow\", \"raw\", \"raw\"]\nstpes = 1\n\n\
+    let text = "name = \"My Box\"\nversion = \"1.0\"\narch = \"x86_64\"\noutputs = [\"qcow\", \"raw\", \"raw\"]\nstpes = 1\n\n\
         [source]\ntype = \"packages\"\nsuite = \"stable\"\npakages = [\"vim\"]\ndisk = \"2GB\"\n\n\
         [[steps]]\ntype = \"shell\"\ninline = \"true\"\nscript = \"no-such.sh\"\ntimeout = 90\n\n\
         [[steps]]\ntype = \"fiel\"\n\n\
@@ -213,6 +214,37 @@ fn everything_wrong_is_reported_at_once_with_place_expectation_and_suggestion() 
     let all = parse(text, Path::new("devbox.toml"), dir.path()).expect_err("bad");
     let rendered = all.render(false).replace(&dir.path().display().to_string(), "DIR");
     insta::assert_snapshot!(rendered);
+}
+
+#[test]
+fn firmware_follows_the_architecture_and_secure_boot_is_uefi() {
+    let arm64 = format!("arch = \"arm64\"\n{HEAD}");
+    let of = |text: &str| {
+        let spec = parse(text, Path::new("devbox.toml"), folder().path());
+        spec.map(|spec| spec.machines[0].firmware).map_err(|all| all.render(false))
+    };
+    let signed = "packages = [\"shim-signed\", \"grub-efi-amd64-signed\"]\n";
+    let secure = "[machine]\nsecure_boot = true\n";
+    assert_eq!(of(HEAD), Ok(Firmware::Bios));
+    assert_eq!(of(&arm64), Ok(Firmware::Uefi));
+    assert_eq!(of(&format!("{HEAD}{signed}{secure}")), Ok(Firmware::SecureBoot));
+    assert_eq!(
+        of(&format!("{HEAD}{signed}{secure}firmware = \"uefi\"\n")),
+        Ok(Firmware::SecureBoot)
+    );
+    // A machine of its own takes the one word and keeps the other.
+    let one = |keys: &str| of(&format!("{HEAD}{signed}{secure}[machines.a]\n{keys}\n"));
+    assert_eq!(one(""), Ok(Firmware::SecureBoot));
+    assert_eq!(one("firmware = \"uefi\""), Ok(Firmware::SecureBoot));
+    assert_eq!(one("firmware = \"bios\""), Ok(Firmware::Bios));
+    assert_eq!(one("secure_boot = false"), Ok(Firmware::Uefi));
+    let why = |text: &str| of(text).expect_err("refused");
+    let bios = why(&format!("{HEAD}{signed}{secure}firmware = \"bios\"\n"));
+    assert!(bios.contains("a BIOS has no Secure Boot"), "{bios}");
+    let unsigned = why(&format!("{HEAD}packages = [\"shim-signed\"]\n{secure}"));
+    assert!(unsigned.contains("without `grub-efi-amd64-signed` does not start"), "{unsigned}");
+    let arm = why(&format!("{arm64}[machine]\nfirmware = \"bios\"\n"));
+    assert!(arm.contains("a machine of arm64 has no BIOS"), "{arm}");
 }
 
 #[test]
@@ -297,7 +329,7 @@ fn problems_in_words() {
         ("[machines.web]\ncpu = 1", "machines.web.cpu: unknown key `cpu`. Did you mean `cpus`?"),
         (
             "[machine]\ndepends_on = [\"a\"]",
-            "machine.depends_on: unknown key `depends_on`. Remove it; known keys are `cpus`, `memory`, `disk`, `firmware`, `user`, `timeout`, `proxy`, `certificates`, `disks` and `ports`.",
+            "machine.depends_on: unknown key `depends_on`. Remove it; known keys are `cpus`, `memory`, `disk`, `firmware`, `secure_boot`, `tpm`, `user`, `timeout`, `proxy`, `certificates`, `disks` and `ports`.",
         ),
         (
             "[machines.web]\ndepends_on = [\"dba\"]\n[machines.db]",

@@ -8,6 +8,12 @@ use std::time::Duration;
 
 use crate::spec::subnet::Subnet;
 
+mod steps;
+
+pub use steps::{
+    Action, Ansible, Checks, Chef, Images, Puppet, Salt, Script, Secret, Step, Template, Values,
+};
+
 /// One `devbox.toml`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spec {
@@ -27,6 +33,8 @@ pub struct Spec {
     pub seal: Seal,
     /// `outputs`: the formats that `devbox build` writes beside the stored box.
     pub outputs: Vec<OutputFormat>,
+    /// `[deploy]`: what else `devbox build` writes, for those who bring the outputs to production.
+    pub deploy: Option<Deploy>,
     /// `[machine]`: the defaults of all machines, and what the build's guest gets. No part of the image.
     pub machine: Machine,
     /// The machines of the project, at least one, in the order of the file: `[machines]`, or
@@ -40,6 +48,73 @@ pub struct Spec {
     pub provision: Vec<Provision>,
     /// `[[hooks]]`: what is done before and after verbs. No part of the image.
     pub hooks: Vec<Hook>,
+    /// `[parity]`: what may differ between two images. No part of the image.
+    pub parity: Option<Parity>,
+}
+
+/// `[parity]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parity {
+    /// `require`: `content` or `tree`.
+    pub require: String,
+    /// `[[parity.delta]]`.
+    pub deltas: Vec<Delta>,
+}
+
+/// One entry of `[[parity.delta]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delta {
+    /// `only`: whether it is the developers' side that differs.
+    pub only_dev: bool,
+    /// What differs there.
+    pub op: DeltaOp,
+    /// `path` in the guest; empty for a package.
+    pub path: String,
+    /// `protected`.
+    pub protected: bool,
+    /// `why`.
+    pub why: String,
+    /// `until`: the last day on which it holds, as `2027-06-30`.
+    pub until: Option<String>,
+}
+
+/// What a side has at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stands {
+    /// A file with the bytes of this one on the host.
+    File(PathBuf),
+    /// A link with this target.
+    Link(String),
+    /// A folder.
+    Folder,
+}
+
+/// `op` with what it needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeltaOp {
+    /// This side alone has it.
+    Add(Stands, DeltaMeta),
+    /// The other side alone has the file with this SHA-256 (hex).
+    Remove(String),
+    /// This side has a file, the other one the file with this SHA-256 (hex).
+    Replace(PathBuf, DeltaMeta, String),
+    /// This side has this mode and owner, the other one those.
+    Meta(DeltaMeta, DeltaMeta),
+    /// This side alone has a folder of this `tree1`.
+    Subtree(String, DeltaMeta),
+    /// This side alone has the package of this name and version.
+    Package(String, String),
+}
+
+/// Permission bits and owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeltaMeta {
+    /// Permission bits, `0o7777` at most.
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
 }
 
 /// `[network]`.
@@ -113,6 +188,8 @@ impl Mount {
 pub enum MountKind {
     /// The folder itself, shown by QEMU.
     NineP,
+    /// The folder itself, shown by virtiofsd.
+    Virtiofs,
     /// A copy.
     Rsync,
 }
@@ -152,6 +229,8 @@ pub enum RunRule {
 pub enum Arch {
     /// x86-64.
     Amd64,
+    /// Arm, 64 bits.
+    Arm64,
 }
 
 impl Arch {
@@ -160,6 +239,16 @@ impl Arch {
     pub fn as_str(self) -> &'static str {
         match self {
             Arch::Amd64 => "amd64",
+            Arch::Arm64 => "arm64",
+        }
+    }
+
+    /// The kernel's name of the serial port under QEMU and in the clouds.
+    #[must_use]
+    pub fn console(self) -> &'static str {
+        match self {
+            Arch::Amd64 => "ttyS0",
+            Arch::Arm64 => "ttyAMA0",
         }
     }
 }
@@ -202,6 +291,29 @@ pub struct ImageSource {
     pub format: Option<InputFormat>,
 }
 
+impl Packages {
+    /// The packages that bring boot loaders which firmware with Secure Boot starts.
+    #[must_use]
+    pub fn signed_loaders(arch: Arch) -> [&'static str; 2] {
+        match arch {
+            Arch::Amd64 => ["shim-signed", "grub-efi-amd64-signed"],
+            Arch::Arm64 => ["shim-signed", "grub-efi-arm64-signed"],
+        }
+    }
+
+    /// Those of them that are not asked for.
+    pub fn missing_loaders(&self, arch: Arch) -> impl Iterator<Item = &'static str> {
+        let has = |wanted: &str| self.packages.iter().any(|package| package == wanted);
+        Self::signed_loaders(arch).into_iter().filter(move |wanted| !has(wanted))
+    }
+
+    /// Whether the disk gets signed boot loaders.
+    #[must_use]
+    pub fn is_signed(&self, arch: Arch) -> bool {
+        self.missing_loaders(arch).next().is_none()
+    }
+}
+
 /// Where an image comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
@@ -231,49 +343,6 @@ pub enum InputFormat {
     Vhd,
 }
 
-/// One entry of `[[steps]]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
-    /// `name`; `step <n>` by default.
-    pub name: String,
-    /// `type` and its keys.
-    pub action: Action,
-    /// `timeout`; 10 minutes by default.
-    pub timeout: Duration,
-}
-
-/// What a step does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// `type = "shell"`: runs as root in the guest, `sh -eu` unless the script has a `#!` line.
-    Shell {
-        /// `inline` or `script`.
-        script: Script,
-        /// `env`.
-        env: BTreeMap<String, String>,
-    },
-    /// `type = "file"`: puts a file or a folder into the guest.
-    File {
-        /// `source`: absolute after resolution against the spec's folder.
-        source: PathBuf,
-        /// `target`: absolute path in the guest.
-        target: String,
-        /// `mode`; `0644` by default, `0755` for folders and executable sources. At most `07777`.
-        mode: Option<u32>,
-        /// `owner`: `user` or `user:group`; `root:root` by default.
-        owner: String,
-    },
-}
-
-/// A shell step's text.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Script {
-    /// `inline`.
-    Inline(String),
-    /// `script`: absolute after resolution against the spec's folder.
-    File(PathBuf),
-}
-
 /// `[seal]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seal {
@@ -289,22 +358,79 @@ pub struct Seal {
 pub enum OutputFormat {
     /// QEMU's qcow2, version 3.
     Qcow2,
+    /// The same with its clusters compressed by zstd.
+    Qcow2Zstd,
     /// Plain bytes, sparse.
     Raw,
+    /// Stream-optimised VMDK, as ESXi takes it.
+    Vmdk,
+    /// The same with a description of the machine, in a tar archive.
+    Ova,
     /// Fixed VHD of a whole number of MiB, as Azure wants.
     Vhd,
+    /// Dynamic VHDX, for Hyper-V.
+    Vhdx,
+    /// `disk.raw` in a tar.gz, as Google's cloud imports it.
+    Gce,
+    /// Plain bytes, and what Amazon's VM import is told about them.
+    Aws,
+    /// Plain bytes, and a configuration for Xen.
+    Xen,
+    /// A box of Vagrant's provider libvirt.
+    Vagrant,
+    /// An OCI image with the disk in it, and a manifest of a machine of KubeVirt.
+    Containerdisk,
 }
 
 impl OutputFormat {
-    /// The name in the spec, which is the file's extension too.
+    /// All of them, in the order of the reference.
+    pub const ALL: [OutputFormat; 12] = [
+        OutputFormat::Qcow2,
+        OutputFormat::Qcow2Zstd,
+        OutputFormat::Raw,
+        OutputFormat::Vmdk,
+        OutputFormat::Ova,
+        OutputFormat::Vhd,
+        OutputFormat::Vhdx,
+        OutputFormat::Gce,
+        OutputFormat::Aws,
+        OutputFormat::Xen,
+        OutputFormat::Vagrant,
+        OutputFormat::Containerdisk,
+    ];
+
+    /// The name in the spec.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             OutputFormat::Qcow2 => "qcow2",
+            OutputFormat::Qcow2Zstd => "qcow2-zstd",
             OutputFormat::Raw => "raw",
+            OutputFormat::Vmdk => "vmdk",
+            OutputFormat::Ova => "ova",
             OutputFormat::Vhd => "vhd",
+            OutputFormat::Vhdx => "vhdx",
+            OutputFormat::Gce => "gce",
+            OutputFormat::Aws => "aws",
+            OutputFormat::Xen => "xen",
+            OutputFormat::Vagrant => "vagrant",
+            OutputFormat::Containerdisk => "containerdisk",
         }
     }
+
+    /// The one of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.as_str() == name)
+    }
+}
+
+/// `[deploy]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deploy {
+    /// `terraform`: the folder of a Terraform module, absolute after resolution against the spec's folder;
+    /// that of the outputs if absent.
+    pub terraform: Option<PathBuf>,
 }
 
 /// `[machine]`, or one of `[machines]` with the defaults of `[machine]` filled in.
@@ -320,8 +446,12 @@ pub struct Machine {
     pub memory: u64,
     /// `disk` in bytes; the image's size if absent. Never smaller than the image.
     pub disk: Option<u64>,
-    /// `firmware`; `bios` by default.
+    /// The spec's `arch`.
+    pub arch: Arch,
+    /// `firmware` and `secure_boot`; `bios` by default, where there is one.
     pub firmware: Firmware,
+    /// `tpm`; false by default.
+    pub tpm: bool,
     /// `user`: the account that cloud-init makes; `dev` by default.
     pub user: String,
     /// `timeout` of `up`, until the machine is ready; 10 minutes by default, since an emulated guest is slow.
@@ -336,13 +466,15 @@ pub struct Machine {
     pub ports: Vec<PortForward>,
 }
 
-/// `firmware`.
+/// `firmware` and `secure_boot`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Firmware {
-    /// SeaBIOS.
+    /// SeaBIOS, for amd64.
     Bios,
-    /// UEFI (EDK II, package `ovmf`), without Secure Boot.
+    /// UEFI (EDK II, packages `ovmf` and `qemu-efi-aarch64`), without Secure Boot.
     Uefi,
+    /// The same with Secure Boot.
+    SecureBoot,
 }
 
 /// One entry of `[[machine.ports]]`.

@@ -72,3 +72,36 @@ fn every_helper_program_is_installed_by_the_two_commands() {
     }
     assert!(seen >= 8);
 }
+
+/// Each step that the page on steps shows is one that the program takes.
+#[test]
+fn the_steps_that_the_page_shows_are_valid() {
+    const HEAD: &str = "name = \"a\"\nversion = \"1.0.0\"\narch = \"amd64\"\n\n[source]\ntype = \"packages\"\nsuite = \"bookworm\"\n\n";
+    let s = Sandbox::new();
+    let project = s.project();
+    for folder in ["site", "ansible", "puppet/manifests", "chef", "states"] {
+        std::fs::create_dir_all(project.join(folder)).expect("made");
+    }
+    for file in [
+        "install.sh",
+        "fetch.sh",
+        "app.conf.j2",
+        "app.tar",
+        "ansible/site.yml",
+        "puppet/manifests/site.pp",
+    ] {
+        s.write(file, "x");
+    }
+    let page = std::fs::read_to_string(repository("docs/provisioners.md")).expect("read");
+    let mut kinds = std::collections::BTreeSet::new();
+    for block in page.split("\n\n").filter(|block| block.starts_with("    [[steps]]")) {
+        let step: String = block.lines().map(|line| format!("{}\n", line.trim_start())).collect();
+        s.write("devbox.toml", &format!("{HEAD}{step}"));
+        let out = s.run(&["validate"]);
+        assert!(out.starts_with("exit 0"), "{step}\n{out}");
+        let kind = step.lines().find_map(|line| line.strip_prefix("type = ")).expect("a type");
+        kinds.insert(kind.trim_matches('"').to_owned());
+    }
+    let all = devbox::spec::keys::STEP_TYPES.iter().map(|variant| variant.name.to_owned());
+    assert_eq!(kinds, all.collect());
+}

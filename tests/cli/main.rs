@@ -4,6 +4,7 @@
 //! that sees nothing else of the host's settings. No test here boots a machine.
 
 mod docs;
+mod folder_server;
 mod init;
 mod machines;
 mod schema;

@@ -55,6 +55,15 @@ fn schema_and_parser_agree_on_form() {
             "[[steps]]\ntype = \"file\"\nsource = \"f\"\ntarget = \"/etc/f\"\nmode = \"0600\"\nowner = \"1:2\"",
         ),
         rest(
+            "[[steps]]\ntype = \"shell\"\ninline = \"x\"\nretries = 2\nonly = [\"amd64\"]\nsecrets = { A = { env = \"B\" }, C = { file = \"no-such\" } }",
+        ),
+        rest(
+            "[[steps]]\ntype = \"template\"\nsource = \"f\"\ntarget = \"/f\"\nvars = { a = 1, b = [true, \"x\"], c = { d = \"e\" } }",
+        ),
+        rest("[[steps]]\ntype = \"ansible\"\nsource = \".\"\nplaybook = \"f\"\ntags = [\"a\"]"),
+        rest(&format!("[[steps]]\ntype = \"images\"\npull = [\"h/x@sha256:{SHA}\"]")),
+        rest("[[steps]]\ntype = \"test\"\nports = [\"53/udp\", \"65535\"]"),
+        rest(
             "[seal]\nepoch = 1700000000\n[machine]\ncpus = 1\nfirmware = \"uefi\"\n[[machine.ports]]\nguest = 80",
         ),
         rest(
@@ -92,6 +101,13 @@ fn schema_and_parser_agree_on_form() {
         rest("[[steps]]\ntype = \"shell\"\ninline = \"x\"\nenv = { A = 1 }"),
         rest("[[steps]]\ntype = \"file\"\nsource = \"f\"\ntarget = \"etc/f\""),
         rest("[[steps]]\ntype = \"dance\""),
+        rest("[[steps]]\ntype = \"shell\"\ninline = \"x\"\nsecrets = { A = {} }"),
+        rest("[[steps]]\ntype = \"shell\"\ninline = \"x\"\nsecrets = { A = \"value\" }"),
+        rest("[[steps]]\ntype = \"shell\"\ninline = \"x\"\nretries = -1"),
+        rest("[[steps]]\ntype = \"template\"\nsource = \"f\"\ntarget = \"/f\"\nvars = { a = 1.5 }"),
+        rest("[[steps]]\ntype = \"ansible\"\nsource = \".\"\nplaybook = \"../f\""),
+        rest("[[steps]]\ntype = \"images\"\npull = [\"busybox:latest\"]"),
+        rest("[[steps]]\ntype = \"test\"\nports = [\"65536\"]"),
         rest("[[steps]]\ninline = \"x\""),
         rest("[[mounts]]\nsource = \".\""),
         rest("[[mounts]]\nsource = \".\"\ntarget = \"work\""),

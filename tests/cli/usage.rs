@@ -27,9 +27,11 @@ fn help_lists_every_verb_in_the_order_of_the_work() {
         "console",
         "screenshot",
         "box",
+        "cache",
         "parity",
         "digest",
         "manifest",
+        "verify-attestation",
         "completions",
     ];
     let mut from = 0;
@@ -62,9 +64,11 @@ fn every_verb_explains_itself() {
         "console",
         "screenshot",
         "box",
+        "cache",
         "parity",
         "digest",
         "manifest",
+        "verify-attestation",
         "completions",
     ] {
         let out = s.run(&[verb, "--help"]);

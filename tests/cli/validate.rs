@@ -66,7 +66,7 @@ fn mounts_that_cannot_be_are_named_each_with_a_hint() {
     let many: Vec<String> = (0..8).map(|n| mount("dir", &format!("/m{n}"), "")).collect();
     s.write("devbox.toml", &format!("{head}{}", many.concat()));
     let said = s.run(&["validate"]);
-    assert!(said.contains("`a` has 8 mounts of type `9p`, and room for 7"), "{said}");
+    assert!(said.contains("`a` has 8 mounts of type `9p` or `virtiofs`, and room for 7"), "{said}");
 }
 
 #[test]

@@ -101,6 +101,9 @@ fn check_trace(trace: &str, inputs: &[&str], args: &[&str], dir: &Path) {
         // What stands beside the input may be looked at, and not opened.
         let beside = !path.starts_with('/') && !path.contains("..");
         let system = SYSTEM.iter().any(|place| path.starts_with(place));
+        // A project in this folder or above would say which differences are meant.
+        let project = Path::new(path).ends_with("devbox.toml")
+            && dir.ancestors().any(|d| Path::new(path).parent() == Some(d));
         // What devbox keeps for itself is in the home that this test gave it.
         let home = Path::new(path).starts_with(dir.join("home"));
         let scratch = Path::new(path) == dir.join("scratch") && call.contains("O_TMPFILE");
@@ -115,7 +118,8 @@ fn check_trace(trace: &str, inputs: &[&str], args: &[&str], dir: &Path) {
             "execve" => path == env!("CARGO_BIN_EXE_devbox"),
             "stat" | "lstat" | "newfstatat" | "statx" | "access" | "faccessat" | "faccessat2"
             | "readlink" | "readlinkat" | "statfs" => {
-                beside || own || system || home || path == env!("CARGO_BIN_EXE_devbox")
+                let this = path == env!("CARGO_BIN_EXE_devbox");
+                beside || own || system || home || project || this
             }
             "ftruncate" => call.contains(&format!("<{}/scratch/#", dir.display())),
             // Where it stands, and signals and exits that strace shows among the calls.

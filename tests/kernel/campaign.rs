@@ -221,7 +221,7 @@ fn read(image: &Path) -> devbox::error::Result<Hashed> {
 }
 
 /// Puts a failed image where it stays.
-fn keep(test: &str, seed: u64, image: &Path) -> String {
+pub(crate) fn keep(test: &str, seed: u64, image: &Path) -> String {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("kernel");
     std::fs::create_dir_all(&folder).expect("target/ can be written");
     let kept = folder.join(format!("{test}-{seed}.img"));

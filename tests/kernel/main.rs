@@ -9,15 +9,21 @@
 //! Debian with everything that a filesystem can hold. A filesystem's own module says which shapes
 //! of it there are, in a list.
 //!
+//! [`drift`] asks what changed between two images of one filesystem, and takes our own comparison of
+//! everything as its oracle; [`causes`] asks why.
+//!
 //! All of it needs root and loop devices; elsewhere each test says that it did not run.
 //! `DEVBOX_KERNEL_SEED=17` runs the image of that seed alone.
 #![expect(clippy::print_stderr, reason = "what did not run or was counted is said")]
 
 mod btrfs;
 mod campaign;
+mod causes;
+mod drift;
 mod ext4;
 mod mounted;
 mod numbers;
 mod operations;
+mod overlay;
 mod system;
 mod xfs;

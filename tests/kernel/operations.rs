@@ -37,6 +37,27 @@ impl Playground {
         Playground { numbers, directories: vec![root.to_owned()], names: vec![], open: vec![] }
     }
 
+    /// Goes on in a tree that was played with before.
+    pub(crate) fn resume(root: &Path, numbers: Numbers) -> Self {
+        let mut playground = Playground::new(root, numbers);
+        let mut todo = vec![root.to_owned()];
+        while let Some(folder) = todo.pop() {
+            // Sorted: one seed gives one workload.
+            let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("read"));
+            let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+            paths.sort_unstable();
+            for path in paths {
+                if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
+                    playground.directories.push(path.clone());
+                    todo.push(path);
+                } else {
+                    playground.names.push(path);
+                }
+            }
+        }
+        playground
+    }
+
     /// Does `count` operations; how many worked. They may fail, as on a full disk.
     pub(crate) fn play(&mut self, count: u64) -> u64 {
         (0..count).filter(|_| self.step().is_ok()).count() as u64

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use devbox::event::Events;
 use devbox::host;
+use devbox::host::Arch;
 use devbox::machine::Machine;
 use devbox::machine::config::{
     Accelerator, Config, DirectKernel, Disk, DiskFormat, Firmware, Lifetime, Network,
@@ -97,7 +98,9 @@ impl Guest {
             uuid: host::new_uuid().expect("a uuid"),
             cpus: 1,
             memory: 256 << 20,
+            arch: Arch::X86_64,
             firmware: Firmware::Bios,
+            tpm: false,
             accelerator: Accelerator::Tcg,
             disks: disks.collect(),
             data: vec![],

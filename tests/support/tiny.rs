@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use devbox::digest::{FileDigest, hex, sha256};
-use devbox::source::disk::{Layout, assemble};
+use devbox::source::disk::{Layout, Loader, assemble};
 use devbox::source::seed::Seed;
+use devbox::spec::Arch;
 use tokio_util::sync::CancellationToken;
 
 /// Guest-visible bytes of the disk.
@@ -37,7 +38,8 @@ fn version() -> String {
 /// The kernel that most tests boot: Debian's for virtual machines, which has no 9p.
 pub(crate) const KERNEL: &str = "cloud-amd64";
 
-/// The disk with one of Debian's kernels ([`KERNEL`]; `amd64` has all drivers), raw and read-only: put an
+/// The disk with one of Debian's kernels ([`KERNEL`]; `amd64` has all drivers, `cloud-arm64` is of another
+/// architecture, `cloud-amd64-signed` starts with Secure Boot), raw and read-only: put an
 /// overlay on it. Made on first use, from Debian's packages over
 /// the network (`DEVBOX_TEST_MIRROR` names another mirror than Debian's); takes some ten seconds.
 pub(crate) async fn raw(kernel: &str) -> PathBuf {
@@ -58,11 +60,14 @@ pub(crate) async fn raw(kernel: &str) -> PathBuf {
     make.args(["bookworm", kernel]);
     let out = make.output().expect("sh runs");
     assert!(out.status.success(), "tiny/make failed: {}", String::from_utf8_lossy(&out.stderr));
+    let arch = if kernel.ends_with("arm64") { Arch::Arm64 } else { Arch::Amd64 };
     let layout = Layout {
         size: SIZE,
         epoch: EPOCH,
         seed: Seed::from_text("tiny"),
         label: "tiny".to_owned(),
+        arch,
+        loader: Loader::of(arch, kernel.ends_with("-signed")),
     };
     let partial = dir.join("partial.raw");
     let _ = std::fs::remove_file(&partial);

@@ -75,3 +75,33 @@ fn a_data_disk_outlives_its_machine_where_that_is_declared() {
     assert_eq!(disks.count(), 0);
     project.insist_on_no_guest();
 }
+
+#[test]
+fn a_reset_takes_the_system_and_leaves_the_data() {
+    let project = Project::on_the_tiny_box("reset");
+    std::fs::write(project.dir().join("devbox.toml"), spec(TWO)).expect("write the spec");
+    run(&mut project.devbox(&["up"]));
+    for disk in ["kept", "own"] {
+        write(&project, disk, disk);
+    }
+    guest(&project, "sudo touch /etc/mark; sync");
+    run(&mut project.devbox(&["snapshot", "save", "x"]));
+    insist(&exits(&mut project.devbox(&["reset"]), 2), &["tiny", "devbox reset -f"]);
+    let said = exits(&mut project.devbox(&["reset", "-f"]), 0);
+    assert!(said.err.contains("its disk `own` stays"), "{}", said.err);
+    // Whoever dies on the way up takes nothing along.
+    #[cfg(feature = "crash-points")]
+    for point in ["machine.before-record", "up.restored"] {
+        let killed = project.devbox(&["up"]).env("DEVBOX_CRASH", point).status();
+        assert!(!killed.expect("it starts").success(), "{point}");
+    }
+    run(&mut project.devbox(&["up"]));
+    assert_eq!((read(&project, "kept"), read(&project, "own")), ("kept".into(), "own".into()));
+    guest(&project, "test ! -e /etc/mark");
+    // A machine that is destroyed leaves only what is declared to outlive it.
+    run(&mut project.devbox(&["reset", "-f"]));
+    run(&mut project.devbox(&["destroy", "-f"]));
+    run(&mut project.devbox(&["up"]));
+    assert_eq!((read(&project, "kept"), read(&project, "own")), ("kept".into(), String::new()));
+    run(&mut project.devbox(&["destroy", "-f", "--disks"]));
+}

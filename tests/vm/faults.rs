@@ -94,16 +94,16 @@ fn a_full_disk_is_said_and_nothing_half_stays() {
     assert_eq!((guests.len(), blobs, project.outputs().len()), (0, 0, 0));
 }
 
-/// Every named crash point of the build and of machines (that of a clone: `cloning`): the next command works and nothing is left.
+/// Every named crash point of the build and of machines (that of a clone: `cloning`; of a folder: `folders`): the next command works and nothing is left.
 #[cfg(feature = "crash-points")]
 #[test]
 fn a_crash_at_any_point_is_healed_by_the_next_command() {
     for point in devbox::crash::POINTS
         .iter()
-        .filter(|p| !p.starts_with("store.") && !p.starts_with("clone."))
+        .filter(|p| !["store.", "clone.", "folder."].iter().any(|no| p.starts_with(no)))
     {
         let name = format!("crash-{}", point.replace('.', "-"));
-        if point.starts_with("build.") {
+        if point.starts_with("build.") || point.starts_with("layers.") {
             let step = "[[steps]]\ntype = \"shell\"\ninline = \"true\"\n";
             let project = failing_build(&name, step);
             crash(&project, &["build"], point);
@@ -134,6 +134,8 @@ fn a_crash_at_any_point_is_healed_by_the_next_command() {
                 &["snapshot", "delete", "x"],
                 &[&["snapshot", "save", "x"], &["snapshot", "restore", "x"]],
             ),
+            "drift.frozen" | "drift.paused" => (&[&["up"]], &["drift"], &[&["up"]]),
+            "reset.cleared" => (&[&["up"]], &["reset", "-f"], &[&["up"]]),
             "compact.copied" => (&[&["up"], &["halt"]], &["compact"], &[&["compact"], &["up"]]),
             _ => (&[], &["up"], &[&["up"]]),
         };

@@ -12,6 +12,7 @@ use std::process::Command;
 use crate::containers;
 use crate::mirror::Mirror;
 use crate::people::{Person, desk, exits, is_root, not_run, run};
+use crate::workloads::{Guest, Plan};
 
 /// A line that the example puts into one file of the image; long enough to stand only there.
 const MARK: &[u8] = b"<p>hello from one sealed image</p>";
@@ -37,11 +38,12 @@ fn one_spec_gives_a_dev_box_and_cloud_images_that_match() {
         let project = person.copy_in(&example, "hello");
         with_machine(&project, "disk = \"4GiB\"\nfirmware = \"bios\"");
         with_packages(person, &project);
+        stops_half_way(person, &project);
         let outputs = build(person, &project);
         if let Ok(mirror) = &mirror {
             names_stand_nowhere(&mirror.names(), person, &outputs);
         }
-        the_dev_box_runs(person, &project);
+        the_dev_box_runs(person, &project, &|| {});
         outputs
     });
     if built_by_plain_user.is_none() {
@@ -55,7 +57,11 @@ fn one_spec_gives_a_dev_box_and_cloud_images_that_match() {
     with_machine(&project, "disk = \"4GiB\"\nfirmware = \"uefi\"");
     with_packages(&second, &project);
     let outputs = build(&second, &project);
-    the_dev_box_runs(&second, &project);
+    no_step_runs_again(&second, &project);
+    the_dev_box_runs(&second, &project, &|| match &mirror {
+        Ok(mirror) => drift_is_found(&second, &project, mirror, desk.path()),
+        Err(why) => not_run("drift of a working Debian", why),
+    });
     outputs_match(&second, &project, &outputs);
     every_container_matches(&second, &project, &outputs);
     one_changed_byte_is_found(&second, &project, &outputs);
@@ -93,10 +99,39 @@ fn build(person: &Person, project: &Path) -> Outputs {
     outputs
 }
 
-/// No image, log, cached disk or stored blob holds one of these names.
+/// The steps that the build after it begins behind; its image is compared with one whose steps all ran in one guest.
+fn stops_half_way(person: &Person, project: &Path) {
+    let said = exits(&mut person.devbox(project, &["build", "--until-step", "enable"]), 0).err;
+    assert!(said.contains("step 1 page runs: it was not run before"), "{said}");
+    assert!(said.contains("stopped after step `enable`"), "{said}");
+    assert!(!project.join("dist").exists(), "no box was made, so no output is written");
+    assert_eq!(person.processes("qemu-system"), Vec::<String>::new(), "the build left a guest");
+}
+
+/// A build of the same inputs starts no guest but the seal's, and makes the same box.
+fn no_step_runs_again(person: &Person, project: &Path) {
+    let said = exits(&mut person.devbox(project, &["build", "--rebuild"]), 0).err;
+    for step in ["step 1 page", "step 3 enable", "step 5"] {
+        assert!(said.contains(&format!("{step} is in the cache")), "{said}");
+    }
+    assert!(!said.contains("Booting"), "{said}");
+    assert!(said.contains("hello:1.0.0 was in the store already"), "{said}");
+    let layers = exits(&mut person.devbox(project, &["cache", "list", "--json"]), 0).out;
+    let layers: serde_json::Value = serde_json::from_str(&layers).expect("JSON");
+    assert_eq!(layers["layers"].as_array().map(Vec::len), Some(5), "{layers}");
+}
+
+/// No image, log, cached disk or stored blob holds one of these names. A layer may: it is what the guest had before
+/// the seal, and never leaves the user's own cache.
 fn names_stand_nowhere(names: &[String], person: &Person, outputs: &Outputs) {
     let mut grep = Command::new("grep");
-    grep.args(["--recursive", "--text", "--only-matching", "--extended-regexp"]);
+    grep.args([
+        "--exclude-dir=layers",
+        "--recursive",
+        "--text",
+        "--only-matching",
+        "--extended-regexp",
+    ]);
     for name in names {
         // With what stands around it, to see where it comes from.
         grep.args([
@@ -135,7 +170,8 @@ fn with_machine(project: &Path, keys: &str) {
     fs::write(&spec, changed + disk).expect("write");
 }
 
-fn the_dev_box_runs(person: &Person, project: &Path) {
+/// With `work` done while it runs, after which it has to run too.
+fn the_dev_box_runs(person: &Person, project: &Path, work: &dyn Fn()) {
     let stored = stored_disk(person, project);
     let before = sha256(&stored);
     run(&mut person.devbox(project, &["up"]));
@@ -156,6 +192,7 @@ fn the_dev_box_runs(person: &Person, project: &Path) {
     let said = exits(&mut person.devbox(project, &["status", "--json"]), 0);
     assert!(said.out.contains("\"running\""), "{}", said.out);
     run(&mut person.devbox(project, &["up"]));
+    work();
     run(&mut person.devbox(project, &["halt"]));
     let said = exits(&mut person.devbox(project, &["status", "--json"]), 0);
     assert!(said.out.contains("\"stopped\""), "{}", said.out);
@@ -163,6 +200,23 @@ fn the_dev_box_runs(person: &Person, project: &Path) {
     run(&mut person.devbox(project, &["destroy", "-f"]));
     assert_eq!(person.processes("qemu-system"), Vec::<String>::new(), "destroy left a guest");
     assert_eq!(sha256(&stored), before, "the sealed image changed");
+}
+
+/// A few random workloads, then a power cut: `devbox drift` finds what a full comparison finds.
+#[expect(clippy::print_stderr, reason = "what was compared is what it is run for")]
+fn drift_is_found(person: &Person, project: &Path, mirror: &Mirror, desk: &Path) {
+    let machines = fs::read_dir(person.home().join(".local/share/devbox/machines"));
+    let mut machines = machines.expect("machines").map(|entry| entry.expect("an entry").path());
+    let guest = Guest {
+        devbox: &|args| person.devbox(project, args),
+        dir: machines.find(|dir| dir.join("overlay.qcow2").exists()).expect("a machine"),
+        image: stored_disk(person, project),
+        mirror,
+        desk: desk.to_owned(),
+    };
+    let seed = std::env::var("DEVBOX_SEED").map_or(1, |seed| seed.parse().expect("a number"));
+    let tally = guest.work(Plan { seed, workloads: 8, batch: 8, cuts: 1 });
+    eprintln!("drift of a working Debian, 8 workloads of seed {seed}: {tally:?}");
 }
 
 fn outputs_match(person: &Person, project: &Path, outputs: &Outputs) {

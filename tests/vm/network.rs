@@ -142,7 +142,9 @@ fn three_clones_reach_each_other_by_name_whatever_happens() {
     assert!(ended.contains(&true), "{ended:?}");
     let place = folder(helper(&project));
     run(&mut project.devbox(&["destroy", "-f"]));
-    assert!(helpers(&project).is_empty() && !place.exists());
+    // It lets go of its lock, for which `destroy` waits, some moments before it ends.
+    wait_for("the helper's end", || helpers(&project).is_empty().then_some(()));
+    assert!(!place.exists());
     project.insist_on_no_guest();
 }
 
@@ -205,7 +207,7 @@ fn a_clock_that_went_wrong_is_set() {
     let project = Project::on_the_tiny_box("clock");
     run(&mut project.devbox(&["up"]));
     let pid = helper(&project);
-    for wrong in ["-3600", "+90000"] {
+    for wrong in ["-500000000", "+700000000"] {
         guest(&project, "tiny", &format!("date -u -s @$(($(date +%s) {wrong}))"));
         assert!(off(&project) > 1000);
         wait_for("the right time", || (off(&project) <= 2).then_some(()));

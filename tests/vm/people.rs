@@ -67,7 +67,8 @@ impl Person {
             .stdin(Stdio::null());
         // The way out to the package mirror, where this host needs one; and the mark by which
         // `./test` finds what a test left behind.
-        for key in ["http_proxy", "https_proxy", "no_proxy", "DEVBOX_TEST_RUN"] {
+        for key in ["http_proxy", "https_proxy", "no_proxy", "DEVBOX_TEST_RUN", "DEVBOX_VIRTIOFSD"]
+        {
             if let Some(value) = std::env::var_os(key) {
                 command.env(key, value);
             }

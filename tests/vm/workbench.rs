@@ -36,7 +36,7 @@ pub(crate) fn full_disk() -> (&'static Path, &'static str) {
     (path, sha256)
 }
 
-fn disk_with(kernel: &str) -> (PathBuf, String) {
+pub(crate) fn disk_with(kernel: &str) -> (PathBuf, String) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let path = runtime.block_on(tiny::qcow2(kernel));
     let sha256 = sha256(&path);
@@ -65,6 +65,14 @@ impl Project {
         BUILT.get_or_init(|| {
             run(&mut project.devbox(&["build"]));
         });
+        project
+    }
+
+    /// The same with `rest` behind its spec.
+    pub(crate) fn on_the_tiny_box_with(name: &str, rest: &str) -> Project {
+        let project = Project::on_the_tiny_box(name);
+        let spec = format!("{}{TINY_MACHINE}\n{rest}", tiny_spec("tiny", ""));
+        fs::write(project.dir.join("devbox.toml"), spec).expect("write the spec");
         project
     }
 
@@ -156,6 +164,32 @@ impl Project {
         found
     }
 
+    /// The image in the store that is below all machines.
+    pub(crate) fn sealed_image(&self) -> PathBuf {
+        let store = self.devbox_home.join("store/blobs/sha256");
+        let blobs = fs::read_dir(store).expect("the store").flatten().map(|entry| entry.path());
+        let size = |path: &PathBuf| fs::metadata(path).map_or(0, |meta| meta.len());
+        blobs.max_by_key(size).expect("a blob")
+    }
+
+    /// The folder of the machine `name`, which no other project of this home has.
+    pub(crate) fn machine_dir(&self, name: &str) -> Option<PathBuf> {
+        let all = fs::read_dir(self.devbox_home.join("machines")).into_iter().flatten().flatten();
+        let of = |path: &PathBuf| {
+            let folder = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            folder.rsplit_once('-').is_some_and(|(before, _)| before == name)
+        };
+        all.map(|entry| entry.path()).find(of)
+    }
+
+    /// The process id of that machine's QEMU, as QEMU wrote it, if it lives.
+    pub(crate) fn qemu_of(&self, name: &str) -> Option<i32> {
+        let file = self.machine_dir(name)?.join("qemu.pid");
+        let pid = fs::read_to_string(file).ok()?.trim().parse().ok()?;
+        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        String::from_utf8_lossy(&line).contains("qemu-system").then_some(pid)
+    }
+
     /// Waits until no guest of this project runs.
     pub(crate) fn insist_on_no_guest(&self) {
         let began = Instant::now();
@@ -164,18 +198,22 @@ impl Project {
             if left.is_empty() {
                 return;
             }
-            assert!(began.elapsed() < Duration::from_secs(5), "left behind: {left:?}");
+            assert!(began.elapsed() < Duration::from_secs(30), "left behind: {left:?}");
             std::thread::sleep(Duration::from_millis(50));
         }
     }
 
-    /// All files below the folders that a failed build could have left half.
+    /// All files below the folders that a failed build could have left half, but for what is said about
+    /// outputs.
     pub(crate) fn outputs(&self) -> Vec<PathBuf> {
         walkdir::WalkDir::new(self.dir.join("dist"))
             .into_iter()
             .flatten()
             .filter(|e| e.file_type().is_file())
             .map(walkdir::DirEntry::into_path)
+            .filter(|path| {
+                !path.ends_with("SHA256SUMS") && path.extension() != Some("json".as_ref())
+            })
             .collect()
     }
 
@@ -227,4 +265,26 @@ pub(crate) fn insist(said: &Said, words: &[&str]) {
     }
     assert!(said.err.contains("hint:"), "no next step in:\n{}", said.err);
     assert!(!said.err.contains("panicked"), "{}", said.err);
+}
+
+/// The spec of as small a Debian as boots and can be reached.
+pub(crate) fn small_debian(name: &str) -> String {
+    format!(
+        r#"
+name = "{name}"
+version = "1.0.0"
+arch = "amd64"
+outputs = ["qcow2"]
+
+[source]
+type = "packages"
+suite = "bookworm"
+disk = "2GiB"
+
+[machine]
+cpus = 2
+memory = "1GiB"
+timeout = "10m"
+"#
+    )
 }

@@ -1,7 +1,11 @@
 //! Reads a sealed disk and proves that it is sealed: each value of the seal's table, no file time
-//! after the epoch, a clean journal, and the build's key and the host's mirror in no file.
+//! after the epoch, a clean journal, the build's key and the host's mirror in no file, and no secret
+//! of the steps anywhere on the disk.
 
-use super::Values;
+use std::collections::BTreeSet;
+
+use super::search::Search;
+use super::{Values, planted};
 use crate::error::{Error, Result};
 use crate::image::ReadAt;
 use crate::image::disk::Disk;
@@ -71,6 +75,7 @@ pub fn check(disk: &Disk, values: &Values) -> Result<()> {
     if roots == 0 {
         found.add("no filesystem has an /etc/passwd".to_owned());
     }
+    planted::search(&*disk.container.reader, &values.secrets, &mut found)?;
     found.verdict()
 }
 
@@ -85,13 +90,15 @@ fn cleanly_unmounted(reader: &dyn ReadAt) -> Result<bool> {
 }
 
 #[derive(Default)]
-struct Findings {
+pub(super) struct Findings {
     shown: Vec<String>,
     more: usize,
+    /// Names of secrets of the steps that are in a file.
+    pub(super) secrets: BTreeSet<String>,
 }
 
 impl Findings {
-    fn add(&mut self, what: String) {
+    pub(super) fn add(&mut self, what: String) {
         if self.shown.len() < SHOWN {
             self.shown.push(what);
         } else {
@@ -99,9 +106,24 @@ impl Findings {
         }
     }
 
+    /// A secret of the steps is somewhere.
+    pub(super) fn secret(&mut self, name: &str, holder: &str) {
+        self.secrets.insert(name.to_owned());
+        self.add(format!("{holder} the secret `{name}`"));
+    }
+
     fn verdict(self) -> Result<()> {
         if self.shown.is_empty() {
             return Ok(());
+        }
+        if let Some(name) = self.secrets.first() {
+            let mut error = Error::failed(format!(
+                "the image holds the secret `{name}` of its steps; it is not kept"
+            ));
+            for what in self.shown {
+                error = error.detail(what);
+            }
+            return Err(error.hint("Let the step take the secret from its environment without writing it to a file, or remove what it wrote."));
         }
         let mut error = Error::failed(
             "the image is not sealed: reading it again found what the seal should have removed",
@@ -153,8 +175,11 @@ impl Volume<'_> {
 
     /// What holds on every filesystem of the image.
     fn everywhere(&self, values: &Values, kind: &str, found: &mut Findings) -> Result<()> {
-        let needles: Vec<&[u8]> = std::iter::once(&values.key)
+        let needles: Vec<&[u8]> = values
+            .keys
+            .iter()
             .chain(&values.forbidden)
+            .chain(values.secrets.iter().map(|trace| &trace.text))
             .map(String::as_bytes)
             .filter(|n| !n.is_empty())
             .collect();
@@ -182,12 +207,20 @@ impl Volume<'_> {
                         search.feed(piece);
                         Ok(())
                     })?;
+                    let mut names = BTreeSet::new();
                     for needle in search.found() {
-                        found.add(if needle == values.key.as_bytes() {
-                            format!("{} holds the build's ssh key", shown())
+                        let secret = values.secrets.iter().find(|t| t.text.as_bytes() == needle);
+                        if let Some(secret) = secret {
+                            names.insert(&secret.name);
+                        } else if values.keys.iter().any(|key| needle == key.as_bytes()) {
+                            found.add(format!("{} holds the build's ssh key", shown()));
                         } else {
-                            format!("{} names the mirror that served the build", shown())
-                        });
+                            found
+                                .add(format!("{} names the mirror that served the build", shown()));
+                        }
+                    }
+                    for name in names {
+                        found.secret(name, &format!("{} holds", shown()));
                     }
                 }
                 _ => {}
@@ -256,56 +289,5 @@ impl Volume<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// Looks for several texts in a stream of pieces.
-struct Search<'a> {
-    needles: Vec<(memchr::memmem::Finder<'a>, bool)>,
-    /// The end of the last piece, in which a text may have begun.
-    tail: Vec<u8>,
-    keep: usize,
-}
-
-impl<'a> Search<'a> {
-    fn new(needles: &[&'a [u8]]) -> Self {
-        let keep = needles.iter().map(|n| n.len()).max().unwrap_or(1).saturating_sub(1);
-        let needles = needles.iter().map(|n| (memchr::memmem::Finder::new(*n), false)).collect();
-        Search { needles, tail: vec![], keep }
-    }
-
-    fn feed(&mut self, piece: &[u8]) {
-        // Over the seam, then in the piece itself.
-        let seam = [&self.tail[..], &piece[..piece.len().min(self.keep)]].concat();
-        for (finder, found) in &mut self.needles {
-            *found = *found || finder.find(&seam).is_some() || finder.find(piece).is_some();
-        }
-        let last = [&self.tail[..], &piece[piece.len().saturating_sub(self.keep)..]].concat();
-        self.tail = last[last.len().saturating_sub(self.keep)..].to_vec();
-    }
-
-    fn found(&self) -> impl Iterator<Item = &[u8]> {
-        self.needles.iter().filter(|(_, found)| *found).map(|(finder, _)| finder.needle())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_text_is_found_across_pieces_of_any_size() {
-        for size in 1..12 {
-            let text = b"....needle....";
-            let mut search = Search::new(&[b"needle", b"absent"]);
-            for piece in text.chunks(size) {
-                search.feed(piece);
-            }
-            assert_eq!(search.found().collect::<Vec<_>>(), [b"needle"], "pieces of {size}");
-        }
-        let mut search = Search::new(&[b"needle"]);
-        search.feed(b"needl");
-        search.feed(b"xe");
-        assert_eq!(search.found().count(), 0);
     }
 }

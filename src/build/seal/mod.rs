@@ -8,8 +8,10 @@
 
 pub mod check;
 mod kernel;
+pub(in crate::build) mod planted;
 mod report;
 mod script;
+pub(in crate::build) mod search;
 #[cfg(test)]
 mod steps_tests;
 
@@ -24,12 +26,14 @@ pub use kernel::Bootable;
 pub use report::{Change, Report};
 pub use script::Values;
 
+use crate::build::hardware;
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::machine::Machine;
 use crate::machine::config::{
     Accelerator, Config, DirectKernel, Disk, DiskFormat, Firmware, Lifetime, Network,
 };
+use crate::spec::Arch;
 
 /// The version of the rules; a new rule set gets a new name.
 pub const VERSION: &str = "seal/1";
@@ -39,7 +43,7 @@ const SERIAL: &str = "devbox-seal";
 const DEADLINE: Duration = Duration::from_secs(600);
 /// Enough for a kernel, its initrd unpacked, and a shell.
 const MEMORY: u64 = 1 << 30;
-/// The longest kernel command line on x86 (`COMMAND_LINE_SIZE`, arch/x86/include/asm/setup.h).
+/// The longest kernel command line on x86 and arm64 (`COMMAND_LINE_SIZE`, arch/*/include/asm/setup.h).
 const MAX_CMDLINE: usize = 2048;
 
 /// What the shell that the kernel starts is told: find the script's disk and run it. No double
@@ -65,6 +69,8 @@ pub struct Seal<'a> {
     pub accelerator: Accelerator,
     /// Virtual processors.
     pub cpus: u32,
+    /// The image's architecture.
+    pub arch: Arch,
 }
 
 impl Seal<'_> {
@@ -119,7 +125,7 @@ impl Seal<'_> {
             read_only,
             serial: serial.to_owned(),
         };
-        let append = append(&self.bootable.cmdline);
+        let append = append(&self.bootable.cmdline, self.arch.console());
         if append.len() >= MAX_CMDLINE {
             return Err(Error::failed("the image cannot be sealed")
                 .cause(format!("its kernel command line has {} bytes; with the seal's words the kernel would cut it", self.bootable.cmdline.len())));
@@ -127,9 +133,15 @@ impl Seal<'_> {
         Ok(Config {
             name: "seal".to_owned(),
             uuid: crate::host::new_uuid()?,
+            arch: hardware::arch(self.arch),
             cpus: self.cpus,
             memory: MEMORY,
-            firmware: Firmware::Bios,
+            // The kernel of an arm64 guest learns from UEFI which hardware there is.
+            firmware: match self.arch {
+                Arch::Amd64 => Firmware::Bios,
+                Arch::Arm64 => Firmware::Uefi,
+            },
+            tpm: false,
             accelerator: self.accelerator,
             disks: vec![
                 disk(self.overlay, DiskFormat::Qcow2, false, "devbox-disk"),
@@ -161,14 +173,14 @@ impl Seal<'_> {
 /// The last `console` is the one that the shell writes to. Without `no_timer_check` (the kernel's
 /// kernel-parameters.txt) a guest that is emulated on a busy host misses its first timer interrupts
 /// now and then, and panics.
-fn append(cmdline: &str) -> String {
+fn append(cmdline: &str, console: &str) -> String {
     let own: Vec<&str> = cmdline
         .split_whitespace()
         .take_while(|word| *word != "--")
         .filter(|word| !word.starts_with("init=") && !word.starts_with("rdinit="))
         .collect();
     format!(
-        "{} rw quiet no_timer_check console=ttyS0,115200 panic=-1 init=/bin/sh -- -c \"{FIND}\"",
+        "{} rw quiet no_timer_check console={console},115200 panic=-1 init=/bin/sh -- -c \"{FIND}\"",
         own.join(" ")
     )
 }
@@ -179,7 +191,7 @@ mod tests {
 
     #[test]
     fn the_entrys_words_come_first_and_its_init_is_left_out() {
-        let line = append("root=UUID=x ro init=/sbin/other console=tty0 -- single");
+        let line = append("root=UUID=x ro init=/sbin/other console=tty0 -- single", "ttyS0");
         assert!(line.starts_with(
             "root=UUID=x ro console=tty0 rw quiet no_timer_check console=ttyS0,115200 "
         ));

@@ -1,6 +1,7 @@
 //! The seal's script: the steps of `steps/`, in order, behind the values that they need.
 
 use super::VERSION;
+use crate::build::steps::secrets::Trace;
 
 /// The script's parts by name. `values` and `begin` come first; `times` last of those that change
 /// files, since each change sets a time.
@@ -35,22 +36,24 @@ pub struct Values {
     pub hostname: String,
     /// The build's account, which is removed.
     pub user: String,
-    /// The build's public key: its base64 part.
-    pub key: String,
+    /// The public keys that the build logged in with: their base64 parts.
+    pub keys: Vec<String>,
     /// Texts that must occur in no file of the image: the host's mirror.
     pub forbidden: Vec<String>,
+    /// Texts that must occur nowhere on the disk: the values of the steps' secrets.
+    pub secrets: Vec<Trace>,
 }
 
 /// The assignments in front of the steps.
 pub(super) fn header(values: &Values) -> String {
     let word = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
     format!(
-        "SEAL={}\nEPOCH={}\nHOST={}\nUSER={}\nKEY={}\n",
+        "SEAL={}\nEPOCH={}\nHOST={}\nUSER={}\nKEYS={}\n",
         word(VERSION),
         values.epoch,
         word(&values.hostname),
         word(&values.user),
-        word(&values.key),
+        word(&values.keys.join(" ")),
     )
 }
 

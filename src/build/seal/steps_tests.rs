@@ -12,13 +12,15 @@ use super::script::{PARTS, header};
 
 const EPOCH: i64 = 1_700_000_000;
 const KEY: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIBuildKey";
+const OLD_KEY: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIOldBuildKey";
 
 fn values() -> Values {
     Values {
         epoch: EPOCH,
         hostname: "it's-hello".into(),
         user: "devbox-build".into(),
-        key: KEY.into(),
+        keys: vec![OLD_KEY.into(), KEY.into()],
+        secrets: vec![],
         forbidden: vec![],
     }
 }
@@ -61,7 +63,9 @@ fn root(dir: &Path) {
         ("home/app/kept", "kept"),
         (
             "root/.ssh/authorized_keys",
-            &format!("command=\"no\" ssh-ed25519 {KEY} build\nssh-ed25519 AAAAother me\n"),
+            &format!(
+                "command=\"no\" ssh-ed25519 {KEY} build\nssh-ed25519 AAAAother me\nssh-ed25519 {OLD_KEY}\n"
+            ),
         ),
         ("var/lib/cloud/instance/x", "x"),
         ("var/lib/systemd/random-seed", "x"),

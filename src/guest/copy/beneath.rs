@@ -7,8 +7,8 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, futimens, linkat, mkdirat, open, openat,
-    statat, symlinkat, unlinkat,
+    AtFlags, FileType, Mode, OFlags, RawMode, Timespec, Timestamps, futimens, linkat, mkdirat,
+    open, openat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -109,7 +109,7 @@ impl Root {
             return Ok(());
         }
         let (folder, name) = self.folder_of(at)?;
-        match mkdirat(&folder, name, Mode::from_raw_mode(mode | 0o700)) {
+        match mkdirat(&folder, name, Mode::from_raw_mode((mode | 0o700) as RawMode)) {
             Ok(()) => Ok(()),
             Err(Errno::EXIST) => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -126,7 +126,7 @@ impl Root {
         self.make_room(&folder, name, at)?;
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(&folder, name, flags, Mode::from_raw_mode(mode & 0o777));
+        let file = openat(&folder, name, flags, Mode::from_raw_mode((mode & 0o777) as RawMode));
         file.map(std::fs::File::from).map_err(|e| self.failed("write", at, e))
     }
 

@@ -1,6 +1,7 @@
 //! Folders of the host in a guest: mounted, tried out, and let go of, by scripts over ssh that need no more
 //! than a shell, `mount` and the small programs of any guest.
 
+mod script;
 mod trial;
 
 use std::collections::VecDeque;
@@ -16,19 +17,13 @@ use super::ssh::{Client, Ended, Remote, Stream};
 use super::work::as_root;
 use crate::error::{Error, Result};
 use crate::exec::quote;
+use script::{HELD, MOUNT, NO_DEVICE, NO_FILESYSTEM, NO_TARGET, NOT_MOUNTED, UNMOUNT};
 pub use trial::{Found, Trial};
 
 /// For one script: seconds on an emulated guest; one that is busy takes longer.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Lines of a guest that are kept.
 const LINES: usize = 40;
-
-/// Exit codes of the scripts, which no program in them uses.
-const NO_FILESYSTEM: i32 = 50;
-const NO_DEVICE: i32 = 51;
-const NO_TARGET: i32 = 52;
-const NOT_MOUNTED: i32 = 53;
-const HELD: i32 = 54;
 
 /// A folder of the host as a machine has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +60,9 @@ pub enum FolderKind {
     /// QEMU itself serves it, by the protocol 9P2000.L.
     #[serde(rename = "9p")]
     NineP,
+    /// A process beside QEMU serves it, by the protocol of FUSE.
+    #[serde(rename = "virtiofs")]
+    Virtiofs,
     /// It is copied; no device.
     #[serde(rename = "rsync")]
     Rsync,
@@ -76,7 +74,20 @@ impl FolderKind {
     pub fn as_str(self) -> &'static str {
         match self {
             FolderKind::NineP => "9p",
+            FolderKind::Virtiofs => "virtiofs",
             FolderKind::Rsync => "rsync",
+        }
+    }
+
+    /// What a guest without it can do.
+    fn without(self) -> &'static str {
+        match self {
+            FolderKind::Virtiofs => {
+                "Set `type = \"rsync\"`, or give the image a kernel that has it, as Debian's have (`CONFIG_VIRTIO_FS`)."
+            }
+            FolderKind::NineP | FolderKind::Rsync => {
+                "Set `type = \"virtiofs\"` or `type = \"rsync\"`, or give the image a kernel that has it: Debian's `linux-image-amd64` does, and `linux-image-cloud-amd64` does not."
+            }
         }
     }
 }
@@ -118,7 +129,7 @@ impl Mount<'_> {
                 return Err(Error::failed(format!(
                     "`{target}` is not mounted: the kernel of the guest has no {kind}"
                 ))
-                .hint("Set `type = \"rsync\"`, or give the image a kernel that has it: Debian's `linux-image-amd64` does, and `linux-image-cloud-amd64` does not."));
+                .hint(folder.kind.without()));
             }
             NO_DEVICE => Error::failed(format!(
                 "`{target}` is not mounted: the guest does not see the device `{}`",
@@ -167,10 +178,21 @@ impl Mount<'_> {
         // `mmap`: programs that map a file and write to it (databases, linkers) get an error without
         // it. What is only read need not be kept: the host changes it.
         let cache = if folder.writable { "mmap" } else { "none" };
-        let options = format!(
-            "{rights},nosuid,nodev,trans=virtio,version=9p2000.L,msize=262144,cache={cache}"
-        );
-        format!("tag={} target={} options={}", q(self.tag), q(&folder.target), q(&options))
+        let (modules, more) = match folder.kind {
+            // What is kept there is its server's choice.
+            FolderKind::Virtiofs => ("virtiofs", String::new()),
+            FolderKind::NineP | FolderKind::Rsync => (
+                "9pnet_virtio 9p",
+                format!(",trans=virtio,version=9p2000.L,msize=262144,cache={cache}"),
+            ),
+        };
+        let options = format!("{rights},nosuid,nodev{more}");
+        let (tag, target, kind) = (q(self.tag), q(&folder.target), folder.kind.as_str());
+        format!(
+            "tag={tag} target={target} type={kind} modules={} options={}",
+            q(modules),
+            q(&options)
+        )
     }
 
     async fn run(&self, command: String) -> Result<Said> {
@@ -257,55 +279,3 @@ pub async fn account(client: &Client, cancel: &CancellationToken) -> Result<Ids>
             .hint("Look with `devbox ssh -c id`.")),
     }
 }
-
-/// The device of a folder takes a moment to be seen after it was plugged in.
-const MOUNT: &str = r#"
-while read -r device on rest; do
-    [ "$device" != "$tag" ] || { echo already; exit 0; }
-done < /proc/mounts
-modprobe 9pnet_virtio > /dev/null 2>&1
-grep -qw 9p /proc/filesystems || modprobe 9p > /dev/null 2>&1
-grep -qw 9p /proc/filesystems || exit 50
-seen() {
-    for file in /sys/bus/virtio/drivers/9pnet_virtio/*/mount_tag; do
-        [ "$(tr -d '\0\n' < "$file" 2> /dev/null)" != "$tag" ] || return 0
-    done
-    return 1
-}
-n=0
-until seen; do
-    n=$((n + 1))
-    [ "$n" -lt 200 ] || exit 51
-    sleep 0.1
-done
-mkdir -p "$target" || exit 52
-mount -t 9p -o "$options" "$tag" "$target" || exit 53
-echo mounted
-"#;
-
-/// Names the processes that hold it, by what the kernel shows of each.
-const UNMOUNT: &str = r#"
-mounted() {
-    while read -r device on rest; do
-        [ "$device" != "$tag" ] || return 0
-    done < /proc/mounts
-    return 1
-}
-mounted || exit 0
-umount "$target" 2> /dev/null && exit 0
-sleep 0.3
-error=$(umount "$target" 2>&1) && exit 0
-for process in /proc/[0-9]*; do
-    for link in "$process/cwd" "$process/root" "$process/exe" "$process"/fd/*; do
-        case $(readlink "$link" 2> /dev/null) in
-            "$target" | "$target"/*)
-                echo "held by $(tr -d '\n' < "$process/comm") (process ${process#/proc/} of the guest)"
-                break
-                ;;
-        esac
-    done
-done
-mounted || exit 0
-echo "$error" >&2
-exit 54
-"#;

@@ -106,16 +106,22 @@ impl Mount<'_> {
 }
 
 /// Makes a file in the trial's folder from the host's side. The guest may have put a link in its place.
+#[cfg(unix)]
 fn touch(folder: &Folder, name: &str) -> Result<()> {
-    use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
-    let dir =
-        open(&folder.source, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-    let dir = dir.map_err(std::io::Error::from)?;
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    let mode = Mode::from_raw_mode(0o644);
-    openat2(&dir, format!("{name}/host"), flags, mode, resolve).map_err(std::io::Error::from)?;
+    use rustix::fs::{Mode, OFlags, open, openat};
+    let dir = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let shown = open(&folder.source, dir, Mode::empty()).map_err(std::io::Error::from)?;
+    let made = openat(&shown, name, dir | OFlags::NOFOLLOW, Mode::empty());
+    let made = made.map_err(std::io::Error::from)?;
+    let file = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(&made, "host", file, Mode::from_raw_mode(0o644)).map_err(std::io::Error::from)?;
     Ok(())
+}
+
+/// Makes nothing: no safe call follows no link here.
+#[cfg(not(unix))]
+fn touch(folder: &Folder, _name: &str) -> Result<()> {
+    Err(Error::failed(format!("cannot work in `{}` beside a guest", folder.source.display())))
 }
 
 const READ_ONLY: &str = r#"

@@ -47,6 +47,11 @@ impl Source {
         Source { bytes, path: self.path.clone(), member: Some(member), opened: None }
     }
 
+    /// `bytes` that the file at `path` held a moment ago.
+    pub(super) fn captured(path: &Path, bytes: Arc<dyn ReadAt>) -> Self {
+        Source { bytes, path: path.to_path_buf(), member: None, opened: None }
+    }
+
     /// Bytes that no file holds, for a fuzzer.
     #[cfg(fuzzing)]
     pub(crate) fn memory(bytes: Arc<dyn ReadAt>) -> Self {

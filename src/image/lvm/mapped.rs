@@ -84,4 +84,64 @@ impl ReadAt for Mapped {
         }
         Ok(None)
     }
+
+    fn on_disk(&self, range: Range<u64>) -> Option<Vec<Range<u64>>> {
+        let (mut at, mut places) = (range.start, vec![]);
+        while at < range.end {
+            let piece = self.piece(at)?;
+            let length = piece.length.min(range.end - at);
+            places.extend(piece.reader.on_disk(piece.at..piece.at + length)?);
+            at += length;
+        }
+        Some(places)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::oracle::{Memory, Numbers};
+    use crate::image::slice::Slice;
+
+    /// A disk that knows it is one.
+    struct Disk(Memory);
+
+    impl ReadAt for Disk {
+        fn size(&self) -> u64 {
+            self.0.size()
+        }
+
+        fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+            self.0.read_at(buf, offset)
+        }
+
+        fn on_disk(&self, range: Range<u64>) -> Option<Vec<Range<u64>>> {
+            Some(vec![range])
+        }
+    }
+
+    #[test]
+    fn bytes_stand_on_the_disk_where_the_volume_says() {
+        let mut numbers = Numbers::new(3);
+        let bytes: Vec<u8> = (0..40_000).map(|_| numbers.next() as u8).collect();
+        let disk: Arc<dyn ReadAt> = Arc::new(Disk(Memory(bytes.clone())));
+        let part = |start| -> Arc<dyn ReadAt> {
+            Arc::new(Slice::new(disk.clone(), start, 15_000).expect("inside"))
+        };
+        let (a, b) = (part(1000), part(20_000));
+        let volume = Mapped::new(vec![
+            Stretch { end: 4096, stripe: 4096, areas: vec![(a.clone(), 512)] },
+            Stretch { end: 12_288, stripe: 1024, areas: vec![(b.clone(), 0), (a, 6000)] },
+            Stretch { end: 14_000, stripe: 1712, areas: vec![(b, 9000)] },
+        ]);
+        for _ in 0..500 {
+            let start = numbers.below(14_000);
+            let end = start + numbers.below(14_000 - start) + 1;
+            let mut read = vec![0; (end - start) as usize];
+            volume.read_at(&mut read, start).expect("it reads");
+            let places = volume.on_disk(start..end).expect("it is known");
+            let there = places.iter().map(|p| &bytes[p.start as usize..p.end as usize]);
+            assert_eq!(there.collect::<Vec<_>>().concat(), read, "{start}..{end}");
+        }
+    }
 }

@@ -7,14 +7,15 @@ use crate::error::Result;
 use crate::guest::identity::TEMPLATE_NAME;
 use crate::guest::keys::KeyPair;
 use crate::guest::seed::Seed;
+use crate::host::Arch;
 use crate::machine::accel;
-use crate::machine::argv::MACHINE_TYPE;
-use crate::machine::config::{Accelerator, Config, Firmware, NAT_MAC};
+use crate::machine::board::Board;
+use crate::machine::config::{Accelerator, Config, NAT_MAC};
 use crate::machine::record::BaseImage;
 
 /// The version of a template's files, and of everything that is not in the key by itself: another
 /// one makes no template fit.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 /// Everything in which a machine must agree with the one that was saved. The names of its fields are
 /// what people read when a template does not fit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,11 +29,13 @@ pub struct Key {
     pub cpus: u32,
     /// Bytes of memory.
     pub memory: u64,
-    /// `bios` or `uefi`.
+    /// The guest's architecture.
+    pub arch: Arch,
+    /// `bios`, `uefi` or `secure-boot`.
     pub firmware: String,
-    /// `kvm` or `tcg`.
+    /// QEMU's name of it (`kvm`).
     pub accelerator: String,
-    /// The host's processor, which the guest sees under KVM.
+    /// The host's processor, which the guest sees unless it is emulated.
     pub processor: String,
     /// QEMU's program: path, size and time of change.
     pub qemu: String,
@@ -50,7 +53,7 @@ impl Key {
     /// # Errors
     /// QEMU is not installed.
     pub fn new(base: &BaseImage, disk: u64, config: &Config, user: &str) -> Result<Self> {
-        let qemu = crate::exec::tools::QEMU_X86.find()?;
+        let qemu = crate::exec::tools::qemu(config.arch).find()?;
         let told = seed(user, "", None).files();
         let told: Vec<u8> = told.into_iter().flat_map(|f| f.bytes).collect();
         Ok(Key {
@@ -59,20 +62,19 @@ impl Key {
             disk,
             cpus: config.cpus,
             memory: config.memory,
-            firmware: match config.firmware {
-                Firmware::Bios => "bios".to_owned(),
-                Firmware::Uefi => "uefi".to_owned(),
-            },
-            accelerator: match config.accelerator {
-                Accelerator::Kvm => "kvm".to_owned(),
-                Accelerator::Tcg => "tcg".to_owned(),
-            },
+            firmware: config.firmware.as_str().to_owned(),
+            accelerator: config.accelerator.as_str().to_owned(),
             processor: match config.accelerator {
-                Accelerator::Kvm => processor(),
                 Accelerator::Tcg => "emulated".to_owned(),
+                Accelerator::Kvm | Accelerator::Hvf | Accelerator::Whpx => processor(),
             },
             qemu: accel::version_of(&qemu),
-            hardware: format!("{MACHINE_TYPE}, {} spare slots", config.spare_slots),
+            arch: config.arch,
+            hardware: format!(
+                "{}, {} spare slots",
+                Board::of(config.arch).machine,
+                config.spare_slots
+            ),
             user: user.to_owned(),
             user_data: hex(&sha256(&told)),
         })
@@ -81,11 +83,12 @@ impl Key {
     /// Whether a machine of this host could have this key: the same QEMU, hardware and processor.
     #[must_use]
     pub fn fits_this_host(&self) -> bool {
-        let qemu = crate::exec::tools::QEMU_X86.find().map(|qemu| accel::version_of(&qemu));
-        let same_processor = self.accelerator != "kvm" || self.processor == processor();
+        let qemu = crate::exec::tools::qemu(self.arch).find().map(|qemu| accel::version_of(&qemu));
+        let same_processor =
+            self.accelerator == Accelerator::Tcg.as_str() || self.processor == processor();
         self.format == FORMAT
             && qemu.is_ok_and(|qemu| qemu == self.qemu)
-            && self.hardware.starts_with(MACHINE_TYPE)
+            && self.hardware.starts_with(Board::of(self.arch).machine)
             && same_processor
     }
 
@@ -97,14 +100,10 @@ impl Key {
     }
 }
 
-/// Model and features of the host's first processor (proc(5), `/proc/cpuinfo`).
+/// Model and features of the host's first processor.
 fn processor() -> String {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let of = |key: &str| {
-        let line = text.lines().find(|l| l.split(':').next().is_some_and(|k| k.trim() == key));
-        line.and_then(|l| l.split_once(':')).map_or("", |(_, v)| v.trim()).to_owned()
-    };
-    format!("{}, features {}", of("model name"), &hex(&sha256(of("flags").as_bytes()))[..16])
+    let (model, features) = crate::os::processor();
+    format!("{model}, features {}", &hex(&sha256(features.as_bytes()))[..16])
 }
 
 /// What cloud-init is told in a template: no key that opens anything.

@@ -9,12 +9,10 @@
 mod key;
 
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fs_err as fs;
-use fs_err::os::unix::fs::OpenOptionsExt as _;
 use qapi::qmp as schema;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::guest::folder::Ids;
 use crate::guest::identity::Account;
 use crate::host;
+use crate::os;
 
 /// How long a machine that was saved may take to end.
 const QUIT_WAIT: Duration = Duration::from_secs(10);
@@ -42,13 +41,9 @@ struct Stamp {
 
 impl Stamp {
     fn of(path: &Path) -> Result<Self> {
-        use std::os::unix::fs::MetadataExt as _;
         let meta = fs::metadata(path)?;
-        Ok(Stamp {
-            size: meta.len(),
-            inode: meta.ino(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-        })
+        let (inode, modified) = os::fingerprint(&meta);
+        Ok(Stamp { size: meta.len(), inode, modified })
     }
 }
 
@@ -142,7 +137,6 @@ impl Templates {
     /// # Errors
     /// Another devbox makes it now; the message names it.
     pub fn lock(&self, key: &Key, command: &str) -> Result<Lock> {
-        host::private_dir(&self.root)?;
         Lock::acquire(&self.root.join(format!("{}.lock", key.id())), command)
     }
 
@@ -173,7 +167,7 @@ impl Templates {
         let files = Parts::new(staging);
         for file in [&files.memory, &files.disk, &files.state] {
             // QEMU and `cat` made them by the umask.
-            fs::set_permissions(file, std::fs::Permissions::from_mode(0o600))?;
+            os::make_private(file)?;
             fs::File::open(file)?.sync_all()?;
         }
         let state = fs::read(&files.state)?;
@@ -215,7 +209,8 @@ impl Templates {
             contents,
         };
         let mut options = fs::OpenOptions::new();
-        let mut file = options.write(true).create_new(true).mode(0o600).open(record_of(staging))?;
+        options.write(true).create_new(true);
+        let mut file = os::private_file(&mut options).open(record_of(staging))?;
         serde_json::to_writer_pretty(&mut file, &record)
             .map_err(|e| Error::failed("cannot write the template's record").cause(e))?;
         writeln!(file)?;
@@ -223,7 +218,7 @@ impl Templates {
         crate::crash::point("template.staged");
         remove(&dir)?;
         fs::rename(staging, &dir)?;
-        fs::File::open(&self.root)?.sync_all()?;
+        os::sync_dir(&self.root)?;
         Ok(Template { dir, record })
     }
 
@@ -446,10 +441,7 @@ impl Machine {
     }
 
     async fn stop_and_save(&self, state: &Path) -> Result<()> {
-        self.qmp
-            .execute(schema::stop {})
-            .await
-            .map_err(|e| Error::failed("cannot pause the machine").cause(e))?;
+        self.qmp.execute(schema::stop {}).await.map_err(|e| e.of("cannot pause the machine"))?;
         migrate::save(&self.qmp, state).await
     }
 }

@@ -40,6 +40,12 @@ const VERSION: &[u8] = b"1";
 /// Why a line that can be read is still refused.
 const NOT_CANONICAL: &str = "it is not as devbox writes it";
 
+/// How often the files of a system that runs are read until nothing changes meanwhile. Each time but the
+/// first one, the host has them in memory.
+const TRIES: u32 = 3;
+/// How many sockets a note names.
+const NAMED: usize = 5;
+
 /// How much a manifest holds: what the levels of that name need, and those below.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Scope {
@@ -119,6 +125,31 @@ impl Manifest {
         Ok(Manifest { notes, bytes: None, held: Held::Tree(Box::new(tree)), packages })
     }
 
+    /// Reads the directory of a system that runs: sockets, which no image holds, are left out with a note,
+    /// and what changes meanwhile is read again.
+    ///
+    /// # Errors
+    /// As [`Manifest::of_directory`]; something changed each time.
+    pub fn of_running(path: &Path, limits: &Limits) -> Result<Self> {
+        let mut tries = 1;
+        loop {
+            let directory = Directory::open(path, limits)?;
+            let mut listed = Listed::read(&directory, limits)?;
+            let sockets = listed.take_sockets();
+            let left_out = left_out(sockets.iter().map(|id| listed.show(*id)));
+            let tree = match Hashed::of(listed, &directory, limits) {
+                Err(_) if tries < TRIES => {
+                    tries += 1;
+                    continue;
+                }
+                other => other?,
+            };
+            let packages = packages(&directory, &tree);
+            let notes = directory.notes().iter().cloned().chain(left_out).collect();
+            return Ok(Manifest { notes, bytes: None, held: Held::Tree(Box::new(tree)), packages });
+        }
+    }
+
     /// What `level` knows of the subject.
     ///
     /// # Errors
@@ -165,6 +196,15 @@ impl Held {
             Held::System(content) => content.into_root(),
         }
     }
+}
+
+/// What is said of sockets.
+fn left_out(paths: impl ExactSizeIterator<Item = String>) -> Option<String> {
+    let count = paths.len();
+    let paths: Vec<_> = paths.take(NAMED).collect();
+    let more = if count > NAMED { " and others" } else { "" };
+    let text = format!("left out, since no image holds sockets: {}{more}", paths.join(", "));
+    (count > 0).then_some(text)
 }
 
 fn packages(fs: &dyn Filesystem, listed: &Listed) -> Result<Packages, String> {

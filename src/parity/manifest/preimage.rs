@@ -152,7 +152,7 @@ pub(super) fn packages(text: &mut Text<'_>) -> Option<Vec<Package>> {
         let mut fields = text.line()?;
         let kind = fields.raw()?;
         list.push(Package {
-            kind: ["apk", "deb"].into_iter().find(|known| known.as_bytes() == kind)?,
+            kind: ["apk", "deb", "rpm"].into_iter().find(|known| known.as_bytes() == kind)?,
             name: fields.bytes()?,
             arch: fields.bytes()?,
             version: fields.bytes()?,

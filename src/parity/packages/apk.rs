@@ -7,7 +7,7 @@ use crate::image::boot::Files as _;
 use crate::parity::lookup::Files;
 
 /// With a merged `/usr` both paths are one file.
-const INSTALLED: [&[u8]; 2] = [b"/lib/apk/db/installed", b"/usr/lib/apk/db/installed"];
+pub(super) const INSTALLED: [&[u8]; 2] = [b"/lib/apk/db/installed", b"/usr/lib/apk/db/installed"];
 
 /// The packages; none if there is no database.
 pub(super) fn read(files: Files<'_>) -> Result<Option<Vec<Package>>> {
@@ -24,7 +24,7 @@ pub(super) fn read(files: Files<'_>) -> Result<Option<Vec<Package>>> {
 /// Name, architecture, version, and flags of what is broken.
 const FIELDS: [u8; 4] = [b'P', b'A', b'V', b'f'];
 
-fn parse(path: &[u8], text: &[u8], out: &mut Vec<Package>) -> Result<()> {
+pub(super) fn parse(path: &[u8], text: &[u8], out: &mut Vec<Package>) -> Result<()> {
     let mut values: [Option<&[u8]>; 4] = [None; 4];
     let mut start = None;
     // An empty line at the end closes a last record that has none.

@@ -28,6 +28,21 @@ pub(super) fn read(files: Files<'_>) -> Result<Option<Vec<Package>>> {
     Ok(found)
 }
 
+/// Whether [`read`] reads the file at `path`.
+pub(super) fn is_database(path: &[u8]) -> bool {
+    path == STATUS || (in_folder(path) && !is_list(path))
+}
+
+/// Whether it lists the files of a package in `status.d`.
+pub(super) fn is_list(path: &[u8]) -> bool {
+    in_folder(path) && path.ends_with(SUMS)
+}
+
+fn in_folder(path: &[u8]) -> bool {
+    let name = path.strip_prefix(STATUS_D).and_then(|rest| rest.strip_prefix(b"/"));
+    name.is_some_and(|name| !name.is_empty() && !name.contains(&b'/'))
+}
+
 /// The fields of a record that count.
 const FIELDS: [&str; 4] = ["package", "architecture", "version", "status"];
 
@@ -38,7 +53,7 @@ struct Record<'a> {
     values: [Option<&'a [u8]>; 4],
 }
 
-fn parse(path: &[u8], text: &[u8], out: &mut Vec<Package>) -> Result<()> {
+pub(super) fn parse(path: &[u8], text: &[u8], out: &mut Vec<Package>) -> Result<()> {
     let mut record = Record::default();
     for (i, line) in text.split(|b| *b == b'\n').enumerate() {
         let fail = |why: &str| damaged(path, i + 1, why);

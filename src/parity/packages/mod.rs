@@ -2,6 +2,9 @@
 
 mod apk;
 mod dpkg;
+pub mod files;
+pub(crate) mod rpm;
+mod sqlite;
 
 use std::collections::BTreeMap;
 
@@ -17,12 +20,19 @@ use crate::image::tree::NodeKind;
 /// Most bytes of one database. Debian's with all of its packages has about 100 MiB.
 const MAX_DATABASE: u64 = 256 << 20;
 
-/// The files of rpm's databases: SQLite, NDB, Berkeley DB, in the folders of Fedora, SUSE and
-/// rpm-ostree (rpm, macros `_dbpath` and `_db_backend`).
-const RPM: [&[u8]; 3] = [b"/var/lib/rpm", b"/usr/lib/sysimage/rpm", b"/usr/share/rpm"];
-const RPM_FILES: [&[u8]; 3] = [b"rpmdb.sqlite", b"Packages.db", b"Packages"];
+/// The files of rpm's databases that are not read: NDB, Berkeley DB (rpm, macro `_db_backend`).
+const RPM_FILES: [&[u8]; 2] = [b"Packages.db", b"Packages"];
 /// pacman's database (pacman(8), `DBPath`).
 const PACMAN: &[u8] = b"/var/lib/pacman/local";
+
+/// A database without the system around it.
+#[derive(Debug, Clone, Copy)]
+pub struct Database<'a> {
+    /// Where it is in the root filesystem.
+    pub path: &'a [u8],
+    /// All of it.
+    pub text: &'a [u8],
+}
 
 /// The installed packages, sorted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,13 +49,39 @@ impl Packages {
             return Err(Error::undetermined(format!("{path} is not read"))
                 .hint("Compare at `--level tree` or `--level content`."));
         }
-        let found = [dpkg::read(files)?, apk::read(files)?];
+        let found = [dpkg::read(files)?, apk::read(files)?, rpm::read(files)?];
         if found.iter().all(Option::is_none) {
-            return Err(Error::undetermined("the system has no package database")
-                .cause("none of dpkg's and apk's was found in the root filesystem")
-                .hint("Compare at `--level tree` or `--level content`."));
+            return Err(no_database());
         }
         Self::of(found.into_iter().flatten().flatten().collect())
+    }
+
+    /// Reads the databases of a system of which nothing else is at hand.
+    ///
+    /// # Errors
+    /// As [`Packages::read`]; a file that is no database.
+    pub fn of_databases(databases: &[Database<'_>]) -> Result<Self> {
+        if databases.is_empty() {
+            return Err(no_database());
+        }
+        let mut found = vec![];
+        for Database { path, text } in databases {
+            if text.len() as u64 > MAX_DATABASE {
+                let what = format!("`{}` has more than {MAX_DATABASE} bytes", spell(path));
+                return Err(Error::undetermined(what));
+            }
+            if dpkg::is_database(path) {
+                dpkg::parse(path, text, &mut found)?;
+            } else if apk::INSTALLED.contains(path) {
+                apk::parse(path, text, &mut found)?;
+            } else if rpm::is_database(path) {
+                rpm::parse(path, text, &mut found)?;
+            } else if !dpkg::is_list(path) {
+                let what = format!("`{}` is no package database", spell(path));
+                return Err(Error::undetermined(what));
+            }
+        }
+        Self::of(found)
     }
 
     /// Sorts packages.
@@ -80,9 +116,15 @@ impl Packages {
     }
 }
 
+fn no_database() -> Error {
+    Error::undetermined("the system has no package database")
+        .cause("none of dpkg's, apk's and rpm's was found in the root filesystem")
+        .hint("Compare at `--level tree` or `--level content`.")
+}
+
 /// A database that is known and not read.
 fn unread(files: Files<'_>) -> Result<Option<String>> {
-    for folder in RPM {
+    for folder in rpm::FOLDERS {
         for name in files.list(folder)? {
             if RPM_FILES.contains(&name.as_slice()) {
                 let path = spell(&[folder, b"/", &name].concat());

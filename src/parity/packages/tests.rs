@@ -97,11 +97,19 @@ fn the_databases_of_dpkg_and_apk_are_the_vectors() {
 #[test]
 fn a_system_whose_packages_cannot_be_told_is_no_empty_one() {
     let apk = "lib/apk/db/installed";
-    let cases: [(&[(&str, &str)], &str); 10] = [
+    let cases: [(&[(&str, &str)], &str); 12] = [
         (&[("etc/os-release", "ID=x")], "no package database"),
         (
             &[("usr/lib/sysimage/rpm/rpmdb.sqlite", "")],
-            "rpm database `/usr/lib/sysimage/rpm/rpmdb.sqlite`",
+            "rpm database `/usr/lib/sysimage/rpm/rpmdb.sqlite` is damaged",
+        ),
+        (
+            &[("usr/share/rpm/rpmdb.sqlite", ""), ("usr/share/rpm/rpmdb.sqlite-wal", "x")],
+            "rpm database `/usr/share/rpm/rpmdb.sqlite` is not whole",
+        ),
+        (
+            &[("usr/lib/sysimage/rpm/Packages.db", "")],
+            "rpm database `/usr/lib/sysimage/rpm/Packages.db`",
         ),
         (&[(DPKG, ""), ("var/lib/rpm/Packages", "")], "rpm database `/var/lib/rpm/Packages`"),
         (&[("var/lib/pacman/local/ALPM_DB_VERSION", "9")], "pacman database"),

@@ -1,13 +1,15 @@
-//! The EFI system partition: FAT32 with GRUB in the place where firmware looks without an entry in
+//! The EFI system partition: FAT32 with the boot loader in the place where firmware looks without an entry in
 //! its variables (UEFI 2.10, section 3.5.1.1), so that a fresh machine boots it.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 use fs_err as fs;
 use tokio_util::sync::CancellationToken;
 
 use super::layout::Layout;
+use super::loader::EspFile;
 use super::scratch::Scratch;
 use crate::error::Result;
 use crate::exec::{self, tools};
@@ -15,7 +17,7 @@ use crate::exec::{self, tools};
 /// Makes the filesystem in a file of the scratch folder and returns the file's path.
 pub(super) async fn make(
     layout: &Layout,
-    boot_efi: &Path,
+    files: &[EspFile],
     scratch: &Scratch,
     cancel: &CancellationToken,
 ) -> Result<PathBuf> {
@@ -24,17 +26,29 @@ pub(super) async fn make(
     // FAT has no times before 1980.
     let epoch = u64::try_from(layout.epoch).unwrap_or(0).max(315_532_800);
     let time = UNIX_EPOCH + Duration::from_secs(epoch);
-    fs::OpenOptions::new().write(true).open(boot_efi)?.into_file().set_modified(time)?;
-
+    for file in files {
+        let content = fs::OpenOptions::new().write(true).open(&file.content)?;
+        content.into_file().set_modified(time)?;
+    }
     let mut mkfs = tools::MKFS_VFAT.command()?;
     mkfs.args(["--invariant", "-F", "32", "-s", "1", "-n", "ESP", "-i"])
         .arg(format!("{:08x}", layout.ids().esp))
         .arg(&image);
-    let mut folders = tools::MMD.command()?;
-    folders.arg("-i").arg(&image).args(["::/EFI", "::/EFI/BOOT"]);
-    let mut copy = tools::MCOPY.command()?;
-    copy.args(["-m", "-i"]).arg(&image).arg(boot_efi).arg("::/EFI/BOOT/BOOTX64.EFI");
-    for mut command in [mkfs, folders, copy] {
+    let mut commands = vec![mkfs];
+    // Each folder behind the one that it lies in.
+    let folders: BTreeSet<&str> = files
+        .iter()
+        .flat_map(|file| file.path.match_indices('/').map(|(end, _)| &file.path[..end]))
+        .collect();
+    let mut make = tools::MMD.command()?;
+    make.arg("-i").arg(&image).args(folders.iter().map(|folder| format!("::/{folder}")));
+    commands.push(make);
+    for file in files {
+        let mut copy = tools::MCOPY.command()?;
+        copy.args(["-m", "-i"]).arg(&image).arg(&file.content).arg(format!("::/{}", file.path));
+        commands.push(copy);
+    }
+    for mut command in commands {
         // mtools stamps local time on folders; SOURCE_DATE_EPOCH fixes it (mtools 4.0.25 and later).
         command
             .stdin(scratch.stdin()?)

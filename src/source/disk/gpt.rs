@@ -16,6 +16,10 @@ pub const EFI_SYSTEM: Uuid = Uuid::from_bytes([
 pub const ROOT_X86_64: Uuid = Uuid::from_bytes([
     0x4f, 0x68, 0xbc, 0xe3, 0xe8, 0xcd, 0x4d, 0xb1, 0x96, 0xe7, 0xfb, 0xca, 0xf9, 0x84, 0xb7, 0x09,
 ]);
+/// The same for 64-bit Arm.
+pub const ROOT_ARM64: Uuid = Uuid::from_bytes([
+    0xb9, 0x21, 0xb0, 0x45, 0x1d, 0xf0, 0x41, 0xc3, 0xaf, 0x44, 0x4c, 0x6f, 0x28, 0x0d, 0x3f, 0xae,
+]);
 
 /// Entries in the array; the least that the specification allows.
 const ENTRIES: u32 = 128;
@@ -127,6 +131,7 @@ mod tests {
         assert_eq!(BIOS_BOOT.to_string(), "21686148-6449-6e6f-744e-656564454649");
         assert_eq!(BIOS_BOOT.to_gpt(), *b"Hah!IdontNeedEFI");
         assert_eq!(EFI_SYSTEM.to_string(), "c12a7328-f81f-11d2-ba4b-00a0c93ec93b");
+        assert_eq!(ROOT_ARM64.to_string(), "b921b045-1df0-41c3-af44-4c6f280d3fae");
         assert_eq!(ROOT_X86_64.to_string(), "4f68bce3-e8cd-4db1-96e7-fbcaf984b709");
     }
 

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use tokio_util::sync::CancellationToken;
 
+use super::Loader;
 use super::layout::{Extent, SECTOR};
 use super::scratch::Scratch;
 use crate::error::{Error, Result};
 use crate::exec::{self, tools};
 use crate::source::seed::Uuid;
+use crate::spec::types::Arch;
 
 const MODULES: &str = "/usr/lib/grub";
 /// What both need: the partition table, the root filesystem, and the commands that a `grub.cfg` uses.
@@ -54,10 +56,14 @@ pub(super) struct BiosBoot {
     pub(super) core: Vec<u8>,
 }
 
-/// Fails unless the host has GRUB's modules for a BIOS and for UEFI: names what is missing.
-pub(crate) fn missing_modules() -> Vec<(&'static str, &'static str)> {
-    [("i386-pc/boot.img", "grub-pc-bin"), ("x86_64-efi/normal.mod", "grub-efi-amd64-bin")]
-        .into_iter()
+/// What this loader needs of GRUB's modules and the host does not have, with its package.
+pub(crate) fn missing_modules(arch: Arch, loader: Loader) -> Vec<(&'static str, &'static str)> {
+    let (bios, efi) =
+        (("i386-pc/boot.img", "grub-pc-bin"), ("x86_64-efi/normal.mod", "grub-efi-amd64-bin"));
+    let bios = (arch == Arch::Amd64).then_some(bios);
+    let efi = (loader == Loader::Made).then_some(efi);
+    bios.into_iter()
+        .chain(efi)
         .filter(|(file, _)| !Path::new(MODULES).join(file).exists())
         .collect()
 }

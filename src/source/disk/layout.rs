@@ -2,8 +2,10 @@
 //! last, so that it can grow into a bigger disk.
 
 use crate::error::{Error, Result};
-use crate::source::disk::gpt::{BIOS_BOOT, EFI_SYSTEM, Partition, ROOT_X86_64};
+use crate::source::disk::Loader;
+use crate::source::disk::gpt::{BIOS_BOOT, EFI_SYSTEM, Partition, ROOT_ARM64, ROOT_X86_64};
 use crate::source::seed::{Seed, Uuid};
+use crate::spec::types::Arch;
 
 /// Bytes in a sector. Every cloud and QEMU's default disk has 512.
 pub const SECTOR: u64 = 512;
@@ -30,6 +32,10 @@ pub struct Layout {
     pub seed: Seed,
     /// Label of the root filesystem, at most 16 bytes.
     pub label: String,
+    /// The architecture that it boots on.
+    pub arch: Arch,
+    /// Where the boot loader of UEFI comes from.
+    pub loader: Loader,
 }
 
 /// The ids of a disk, which its own files name too.
@@ -121,11 +127,20 @@ impl Layout {
             last: (at.offset + at.size) / SECTOR - 1,
             name,
         };
-        vec![
-            partition(BIOS_BOOT, "partition/bios", "bios", self.bios_boot()),
-            partition(EFI_SYSTEM, "partition/esp", "esp", self.esp()),
-            partition(ROOT_X86_64, "partition/root", "root", self.root()),
-        ]
+        let root = match self.arch {
+            Arch::Amd64 => ROOT_X86_64,
+            Arch::Arm64 => ROOT_ARM64,
+        };
+        let bios = partition(BIOS_BOOT, "partition/bios", "bios", self.bios_boot());
+        let mut all = if self.has_bios() { vec![bios] } else { vec![] };
+        all.push(partition(EFI_SYSTEM, "partition/esp", "esp", self.esp()));
+        all.push(partition(root, "partition/root", "root", self.root()));
+        all
+    }
+
+    /// Whether there are machines of this architecture with a BIOS.
+    pub(crate) fn has_bios(&self) -> bool {
+        self.arch == Arch::Amd64
     }
 }
 
@@ -144,7 +159,14 @@ mod tests {
     use super::*;
 
     fn layout(mib: u64) -> Layout {
-        Layout { size: mib * MIB, epoch: 0, seed: Seed::from_text("t"), label: "root".to_owned() }
+        Layout {
+            size: mib * MIB,
+            epoch: 0,
+            seed: Seed::from_text("t"),
+            label: "root".to_owned(),
+            arch: Arch::Amd64,
+            loader: Loader::Made,
+        }
     }
 
     #[test]
@@ -155,6 +177,11 @@ mod tests {
         }
         assert_eq!(partitions[0].first, 2048);
         assert_eq!(partitions[2].last + 1, 511 * 2048);
+        // No BIOS, no place for its loader; all else lies where it lies on amd64.
+        let arm64 = Layout { arch: Arch::Arm64, ..layout(512) }.partitions();
+        let places = |all: &[Partition]| all.iter().map(|p| (p.first, p.last)).collect::<Vec<_>>();
+        assert_eq!(places(&arm64), places(&partitions[1..]));
+        assert_eq!(arm64[1].kind, ROOT_ARM64);
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod ext4;
 pub mod gpt;
 mod grub;
 mod layout;
+mod loader;
 pub(crate) mod preflight;
 pub mod scratch;
 
@@ -16,6 +17,7 @@ use fs_err as fs;
 use tokio_util::sync::CancellationToken;
 
 pub use self::layout::{Ids, Layout, SECTOR, ids};
+pub use self::loader::Loader;
 use self::scratch::Scratch;
 use crate::error::{Error, Result};
 
@@ -25,7 +27,7 @@ const COPY: usize = 64 << 10;
 /// Makes a bootable raw disk at `out` (which must not exist) from the root tree in `root_tar`.
 ///
 /// The tree brings its kernel and a `/boot/grub/grub.cfg`; GRUB finds it by the UUID of the root
-/// filesystem, [`Ids::root`]. The disk boots by BIOS and by UEFI. The same tar, layout and versions
+/// filesystem, [`Ids::root`]. The disk boots by UEFI, and on amd64 by BIOS too. The same tar, layout and versions
 /// of the host's tools give the same bytes.
 ///
 /// # Errors
@@ -38,7 +40,7 @@ pub async fn assemble(
     cancel: &CancellationToken,
 ) -> Result<()> {
     layout.check()?;
-    preflight::assembly()?;
+    preflight::assembly(layout.arch, layout.loader)?;
     let scratch = Scratch::new()?;
     scratch::prove(&scratch, cancel).await?;
     assemble_in(&scratch, root_tar, out, layout, cancel).await
@@ -54,14 +56,17 @@ pub(crate) async fn assemble_in(
 ) -> Result<()> {
     let ids = layout.ids();
     let root = ext4::make(layout, root_tar, scratch, cancel).await?;
-    let efi = grub::efi(ids.root, scratch, cancel).await?;
+    let efi = loader::files(layout, root_tar, scratch, cancel).await?;
     let esp = esp::make(layout, &efi, scratch, cancel).await?;
-    let bios = grub::bios(ids.root, layout.bios_boot(), scratch, cancel).await?;
-
     let mut table =
         gpt::table(layout.size / SECTOR, layout.seed.uuid("disk"), &layout.partitions());
-    table.head[..bios.code.len()].copy_from_slice(&bios.code);
-    let parts = Parts { table, core: bios.core, esp, root };
+    let mut core = vec![];
+    if layout.has_bios() {
+        let bios = grub::bios(ids.root, layout.bios_boot(), scratch, cancel).await?;
+        table.head[..bios.code.len()].copy_from_slice(&bios.code);
+        core = bios.core;
+    }
+    let parts = Parts { table, core, esp, root };
     let (layout, target) = (layout.clone(), out.to_owned());
     let write = tokio::task::spawn_blocking(move || parts.write(&layout, &target));
     let written =

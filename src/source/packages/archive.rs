@@ -136,19 +136,26 @@ fn targets(text: &str) -> Vec<Target> {
     text.lines().filter_map(parse).collect()
 }
 
-/// The host's mirror of a suite, if it has all components of it.
+/// The host's mirror of a suite, if it has all components of it. One for the guest's architecture if the
+/// host uses any; else that for its own, since mirrors have more than one host uses.
 fn host_mirror<'a>(
     host: &'a [Target],
     suite: &str,
     components: &[String],
     arch: Arch,
 ) -> Option<&'a str> {
-    let has = |uri: &str, component: &str| {
+    let has = |uri: &str, component: &str, exact: bool| {
         host.iter().any(|t| {
-            t.uri == uri && t.suite == suite && t.component == component && t.arch == arch.as_str()
+            t.uri == uri
+                && t.suite == suite
+                && t.component == component
+                && (!exact || t.arch == arch.as_str())
         })
     };
-    host.iter().map(|t| t.uri.as_str()).find(|uri| components.iter().all(|c| has(uri, c)))
+    [true, false].into_iter().find_map(|exact| {
+        let all = |uri: &&str| components.iter().all(|c| has(uri, c, exact));
+        host.iter().map(|t| t.uri.as_str()).find(all)
+    })
 }
 
 async fn read(
@@ -277,6 +284,14 @@ mod tests {
         assert_eq!(found, Some("http://mirror.example/debian"));
         let more = vec!["main".to_owned(), "non-free".to_owned()];
         assert_eq!(host_mirror(&host, "bookworm", &more, Arch::Amd64), None);
-        assert_eq!(host_mirror(&host, "bookworm-security", &main(), Arch::Amd64), None);
+        // A mirror for another architecture only where there is none for this one.
+        let security = host_mirror(&host, "bookworm-security", &main(), Arch::Amd64);
+        assert_eq!(security, Some("http://mirror.example/security"));
+        let both = targets(
+            "Debian|bookworm|main|amd64|http://amd64.example/debian\n\
+             Debian|bookworm|main|arm64|http://arm64.example/debian\n",
+        );
+        let arm64 = host_mirror(&both, "bookworm", &main(), Arch::Arm64);
+        assert_eq!(arm64, Some("http://arm64.example/debian"));
     }
 }

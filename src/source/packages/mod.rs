@@ -16,7 +16,7 @@ use crate::event::Events;
 use crate::host::Paths;
 use crate::source::SourceDisk;
 use crate::source::disk::scratch::{self, Scratch};
-use crate::source::disk::{self, Layout, preflight};
+use crate::source::disk::{self, Layout, Loader, preflight};
 use crate::source::seed::Seed;
 use crate::spec::types::{Arch, InputFormat, Packages};
 
@@ -41,7 +41,8 @@ pub async fn build(
     events: &Events,
     cancel: &CancellationToken,
 ) -> Result<SourceDisk> {
-    preflight::packages()?;
+    let loader = Loader::of(arch, spec.is_signed(arch));
+    preflight::packages(arch, loader)?;
     let scratch = Scratch::new()?;
     scratch::prove(&scratch, cancel).await?;
 
@@ -69,8 +70,7 @@ pub async fn build(
 
     let start = Instant::now();
     events.phase(format!("Installing the packages of `{}`", spec.suite));
-    let layout =
-        Layout { size: spec.disk_size, epoch: record.epoch, seed: *seed, label: LABEL.to_owned() };
+    let layout = layout(spec, arch, record.epoch, seed);
     let tar = tree::make(spec, arch, &layout, &suites, &scratch, events, cancel).await?;
     events.done("packages installed", start.elapsed());
 
@@ -80,6 +80,19 @@ pub async fn build(
     cache.add(&key, &record)?;
     events.done("bootable disk made", start.elapsed());
     Ok(finished(record))
+}
+
+/// Where everything lies on the disk of `spec`.
+#[must_use]
+pub fn layout(spec: &Packages, arch: Arch, epoch: i64, seed: &Seed) -> Layout {
+    Layout {
+        size: spec.disk_size,
+        epoch,
+        seed: *seed,
+        label: LABEL.to_owned(),
+        arch,
+        loader: Loader::of(arch, spec.is_signed(arch)),
+    }
 }
 
 /// The mirrors of the spec with the host's mirror that stands in for each, for builds only. The

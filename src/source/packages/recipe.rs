@@ -4,10 +4,10 @@
 use std::fmt::Write as _;
 
 use crate::source::disk::Ids;
-use crate::spec::types::Packages;
+use crate::spec::types::{Arch, Packages};
 
 /// Changes whenever this file changes what comes out: part of the cache's key.
-pub(super) const VERSION: u32 = 4;
+pub(super) const VERSION: u32 = 5;
 
 /// Boots, gets an address, can be reached; nothing is recommended, each is needed.
 ///
@@ -33,7 +33,21 @@ const PACKAGES: &[&str] = &[
 ];
 /// Unless the spec names a kernel. Debian's kernel for virtual machines: no drivers of hardware,
 /// a third of the modules.
-const KERNEL: &str = "linux-image-cloud-amd64";
+fn kernel(arch: Arch) -> &'static str {
+    match arch {
+        Arch::Amd64 => "linux-image-cloud-amd64",
+        Arch::Arm64 => "linux-image-cloud-arm64",
+    }
+}
+
+/// The package of an unsigned boot loader that the disk is given as it is; amd64 gets one that is made of
+/// the host's modules.
+fn loader(arch: Arch) -> Option<&'static str> {
+    match arch {
+        Arch::Amd64 => None,
+        Arch::Arm64 => Some("grub-efi-arm64-bin"),
+    }
+}
 
 /// Drivers of the root disk under QEMU and in the clouds: virtio, NVMe and Xen (AWS), Hyper-V
 /// (Azure), SATA and SCSI. A list makes the initramfs a third of the size of `MODULES=most`.
@@ -44,13 +58,12 @@ const MODULES: &[&str] = &[
     "virtio_scsi",
     "sd_mod",
     "ahci",
-    "ata_piix",
     "nvme",
     "hv_vmbus",
     "hv_storvsc",
-    "xen_blkfront",
-    "vmw_pvscsi",
 ];
+/// The same for hardware that only PCs have.
+const PC_MODULES: &[&str] = &["ata_piix", "xen_blkfront", "vmw_pvscsi"];
 
 /// A file of the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,11 +73,14 @@ pub(super) struct ImageFile {
 }
 
 /// What apt installs, sorted, each once.
-pub(super) fn packages(spec: &Packages) -> Vec<String> {
+pub(super) fn packages(spec: &Packages, arch: Arch) -> Vec<String> {
     let mut all: Vec<String> = PACKAGES.iter().map(|p| (*p).to_owned()).collect();
     all.extend(spec.packages.iter().cloned());
     if !spec.packages.iter().any(|p| p.starts_with("linux-image-")) {
-        all.push(KERNEL.to_owned());
+        all.push(kernel(arch).to_owned());
+    }
+    if !spec.is_signed(arch) {
+        all.extend(loader(arch).map(str::to_owned));
     }
     all.sort_unstable();
     all.dedup();
@@ -86,7 +102,8 @@ pub(super) fn suites(spec: &Packages) -> Vec<(String, bool)> {
 }
 
 /// Needed before the kernel's package makes its initramfs.
-pub(super) fn early_files() -> Vec<ImageFile> {
+pub(super) fn early_files(arch: Arch) -> Vec<ImageFile> {
+    let more = if arch == Arch::Amd64 { PC_MODULES } else { &[] };
     vec![
         ImageFile {
             path: "/etc/initramfs-tools/conf.d/devbox",
@@ -96,15 +113,15 @@ pub(super) fn early_files() -> Vec<ImageFile> {
         },
         ImageFile {
             path: "/usr/share/initramfs-tools/modules.d/devbox",
-            content: MODULES.join("\n") + "\n",
+            content: [MODULES, more].concat().join("\n") + "\n",
         },
     ]
 }
 
 /// The files that the image's own configuration consists of.
-pub(super) fn files(spec: &Packages, ids: &Ids) -> Vec<ImageFile> {
+pub(super) fn files(spec: &Packages, arch: Arch, ids: &Ids) -> Vec<ImageFile> {
     vec![
-        ImageFile { path: "/boot/grub/grub.cfg", content: grub_cfg(ids) },
+        ImageFile { path: "/boot/grub/grub.cfg", content: grub_cfg(arch, ids) },
         ImageFile { path: "/etc/apt/sources.list.d/debian.sources", content: apt_sources(spec) },
         ImageFile { path: "/etc/cloud/cloud.cfg.d/10_devbox.cfg", content: CLOUD_CFG.to_owned() },
         ImageFile { path: "/etc/default/locale", content: "LANG=C.UTF-8\n".to_owned() },
@@ -120,8 +137,8 @@ pub(super) fn files(spec: &Packages, ids: &Ids) -> Vec<ImageFile> {
 
 /// `/vmlinuz` and `/initrd.img` are links that Debian's `linux-base` points at the newest kernel:
 /// a kernel that a step installs is booted without this file being written again.
-fn grub_cfg(ids: &Ids) -> String {
-    let root = ids.root;
+fn grub_cfg(arch: Arch, ids: &Ids) -> String {
+    let (root, console) = (ids.root, arch.console());
     format!(
         "# Written by devbox. /vmlinuz and /initrd.img follow the newest kernel.\n\
          if serial --unit=0 --speed=115200; then\n\
@@ -131,7 +148,7 @@ fn grub_cfg(ids: &Ids) -> String {
          set timeout=0\n\
          menuentry \"Debian GNU/Linux\" {{\n\
          \x20   search --no-floppy --fs-uuid --set=root {root}\n\
-         \x20   linux /vmlinuz root=UUID={root} ro console=tty0 console=ttyS0,115200\n\
+         \x20   linux /vmlinuz root=UUID={root} ro console=tty0 console={console},115200\n\
          \x20   initrd /initrd.img\n\
          }}\n"
     )
@@ -274,16 +291,34 @@ mod tests {
 
     #[test]
     fn a_kernel_of_the_spec_takes_the_place_of_the_default() {
-        assert!(packages(&spec()).contains(&KERNEL.to_owned()));
+        let has =
+            |spec: &Packages, arch, name: &str| packages(spec, arch).iter().any(|p| p == name);
+        assert!(has(&spec(), Arch::Amd64, "linux-image-cloud-amd64"));
+        assert!(has(&spec(), Arch::Arm64, "linux-image-cloud-arm64"));
         let own = Packages { packages: vec!["linux-image-amd64".to_owned()], ..spec() };
-        assert!(!packages(&own).contains(&KERNEL.to_owned()));
+        assert!(!has(&own, Arch::Amd64, "linux-image-cloud-amd64"));
+    }
+
+    #[test]
+    fn a_boot_loader_is_installed_where_the_host_makes_none() {
+        let loaders = |spec: &Packages, arch| {
+            packages(spec, arch).into_iter().filter(|p| p.contains("grub")).collect::<Vec<_>>()
+        };
+        assert!(loaders(&spec(), Arch::Amd64).is_empty());
+        assert_eq!(loaders(&spec(), Arch::Arm64), ["grub-efi-arm64-bin"]);
+        let signed = Packages::signed_loaders(Arch::Arm64).map(str::to_owned).to_vec();
+        let signed = Packages { packages: signed, ..spec() };
+        assert_eq!(loaders(&signed, Arch::Arm64), ["grub-efi-arm64-signed"]);
     }
 
     #[test]
     fn boot_entry_and_fstab_name_the_same_root() {
         let ids = ids(&Seed::from_text("x"));
         let uuid = ids.root.to_string();
-        assert!(grub_cfg(&ids).contains(&format!("root=UUID={uuid} ro console=tty0")));
+        let entry = |arch| grub_cfg(arch, &ids);
+        let words = format!("root=UUID={uuid} ro console=tty0 console=");
+        assert!(entry(Arch::Amd64).contains(&format!("{words}ttyS0,")));
+        assert!(entry(Arch::Arm64).contains(&format!("{words}ttyAMA0,")));
         assert!(fstab(&ids).starts_with(&format!("UUID={uuid} / ext4 ")));
     }
 

@@ -32,8 +32,8 @@ pub(super) async fn make(
 ) -> Result<PathBuf> {
     let tar = scratch.dir().join("root.tar");
     let mut command = tools::MMDEBSTRAP.command()?;
-    let early = recipe::write_script(&recipe::early_files());
-    let late = recipe::write_script(&recipe::files(spec, &layout.ids())) + recipe::FINISH;
+    let early = recipe::write_script(&recipe::early_files(arch));
+    let late = recipe::write_script(&recipe::files(spec, arch, &layout.ids())) + recipe::FINISH;
     command.args(argv(spec, arch)).arg(hook("essential", &early, scratch)?).arg(hook(
         "customize",
         &late,
@@ -63,7 +63,7 @@ fn argv(spec: &Packages, arch: Arch) -> Vec<String> {
         "--format=tar".to_owned(),
         "--variant=minbase".to_owned(),
         format!("--architectures={}", arch.as_str()),
-        format!("--include={}", recipe::packages(spec).join(",")),
+        format!("--include={}", recipe::packages(spec, arch).join(",")),
         // Device nodes cannot be made in a user namespace, and the kernel makes them at boot.
         "--skip=output/dev".to_owned(),
         // The tree is thrown away when the host fails, so nothing in it has to survive that.

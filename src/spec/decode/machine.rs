@@ -7,7 +7,7 @@ use crate::spec::decode::mounts::is_system;
 use crate::spec::keys;
 use crate::spec::quantity::{GIB, size_text};
 use crate::spec::reader::{Collector, Reader};
-use crate::spec::types::{DataDisk, Firmware, Machine, PortForward, Protocol, Source};
+use crate::spec::types::{Arch, DataDisk, Firmware, Machine, PortForward, Protocol, Source};
 
 /// Two, as most hosts have at least that many.
 const CPUS: u32 = 2;
@@ -23,9 +23,12 @@ const MOST_DISKS: usize = 3;
 pub(super) fn machine(
     top: &Reader<'_, '_>,
     name: Option<&str>,
+    arch: Option<Arch>,
     source: Option<&Source>,
     c: &mut Collector,
 ) -> Option<Machine> {
+    // A spec without one was reported, and is none.
+    let arch = arch.unwrap_or(Arch::Amd64);
     let machine = Machine {
         // A spec without a name was reported, and is none.
         name: name.unwrap_or_default().to_owned(),
@@ -33,7 +36,12 @@ pub(super) fn machine(
         cpus: CPUS,
         memory: MEMORY,
         disk: None,
-        firmware: Firmware::Bios,
+        arch,
+        firmware: match arch {
+            Arch::Amd64 => Firmware::Bios,
+            Arch::Arm64 => Firmware::Uefi,
+        },
+        tpm: false,
         user: ACCOUNT.to_owned(),
         timeout: TIMEOUT,
         proxy: false,
@@ -59,8 +67,9 @@ pub(super) fn keys_of(
     if table.has(&keys::DISKS) {
         machine.disks = disks(table, c);
     }
-    if let Some(at) = table.text(&keys::FIRMWARE, c) {
-        machine.firmware = if at.value == "uefi" { Firmware::Uefi } else { Firmware::Bios };
+    machine.firmware = firmware(table, &machine, source, c);
+    if let Some(tpm) = table.boolean(&keys::TPM, c) {
+        machine.tpm = tpm;
     }
     if let Some(at) = table.text(&keys::USER, c) {
         if at.value == "root" {
@@ -71,6 +80,51 @@ pub(super) fn keys_of(
         }
     }
     machine
+}
+
+/// `firmware` and `secure_boot` of one table; what it does not say is the machine's so far.
+fn firmware(
+    table: &Reader<'_, '_>,
+    machine: &Machine,
+    source: Option<&Source>,
+    c: &mut Collector,
+) -> Firmware {
+    let named = table.text(&keys::FIRMWARE, c);
+    let bios = named.as_ref().is_some_and(|at| at.value == "bios");
+    if let Some(at) = named.as_ref().filter(|_| bios && machine.arch == Arch::Arm64) {
+        c.report(&at.path, at.span.clone(), "a machine of arm64 has no BIOS").hint =
+            Some("Write `uefi`, or leave it out.".to_owned());
+    }
+    let before = match (&named, machine.firmware) {
+        (Some(_), _) if bios => Firmware::Bios,
+        (Some(_), Firmware::Bios) => Firmware::Uefi,
+        (_, before) => before,
+    };
+    let secure = table.boolean(&keys::SECURE_BOOT, c);
+    let place = table.place_of(&keys::SECURE_BOOT);
+    match secure {
+        None => before,
+        Some(false) if before == Firmware::SecureBoot => Firmware::Uefi,
+        Some(false) => before,
+        Some(true) => {
+            if bios {
+                c.report(&place.path, place.span, "a BIOS has no Secure Boot").hint =
+                    Some("Remove `firmware`, or set it to \"uefi\".".to_owned());
+            } else if let Some(missing) = source.and_then(|source| unsigned(source, machine.arch)) {
+                let what = format!("an image without {missing} does not start with Secure Boot");
+                c.report(&place.path, place.span, what).hint =
+                    Some("Add it to the `packages` of `[source]`: the vendor's signed boot loader is put on the disk then.".to_owned());
+            }
+            Firmware::SecureBoot
+        }
+    }
+}
+
+/// The packages of signed boot loaders that the image does not have; none for an image that others made.
+fn unsigned(source: &Source, arch: Arch) -> Option<String> {
+    let Source::Packages(source) = source else { return None };
+    let missing: Vec<String> = source.missing_loaders(arch).map(|p| format!("`{p}`")).collect();
+    (!missing.is_empty()).then(|| missing.join(" and "))
 }
 
 /// The same for the keys that a person may set too.

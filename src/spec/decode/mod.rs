@@ -6,6 +6,7 @@ mod machine;
 mod machines;
 mod mounts;
 mod network;
+mod parity;
 mod personal;
 mod provision;
 mod source;
@@ -20,7 +21,7 @@ use crate::spec::quantity::{GIB, size_text};
 use crate::spec::reader::{Collector, Reader};
 pub(crate) use personal::personal;
 
-use crate::spec::types::{Arch, OutputFormat, Seal, Source, Spec};
+use crate::spec::types::{Arch, Deploy, OutputFormat, Seal, Source, Spec};
 
 /// Decodes a whole file. `None` if something needed is missing or wrong; then `c` says what.
 pub(crate) fn spec(table: &DeTable<'_>, dir: &Path, c: &mut Collector) -> Option<Spec> {
@@ -29,16 +30,18 @@ pub(crate) fn spec(table: &DeTable<'_>, dir: &Path, c: &mut Collector) -> Option
     let version = top.text(&keys::VERSION, c).map(|at| at.value);
     let arch = arch(&top, c);
     let source = source::source(&top, dir, c);
-    let steps = steps::steps(&top, dir, c);
+    let steps = steps::steps(&top, dir, arch, c);
     let seal = seal(&top, name.as_deref(), c);
     let outputs = outputs(&top, source.as_ref(), c);
-    let machine = machine::machine(&top, name.as_deref(), source.as_ref(), c);
+    let deploy = deploy(&top, dir, c);
+    let machine = machine::machine(&top, name.as_deref(), arch, source.as_ref(), c);
     let machines = machine.as_ref().map(|m| machines::machines(&top, m, source.as_ref(), c));
     let named = machines.as_deref().unwrap_or_default();
     let network = network::network(&top, named, c);
     let mounts = mounts::mounts(&top, dir, named, c);
     let provision = provision::provision(&top, dir, named, c);
     let hooks = hooks::hooks(&top, dir, named, c);
+    let parity = parity::parity(&top, dir, c);
     Some(Spec {
         dir: dir.to_owned(),
         name: name?,
@@ -48,37 +51,40 @@ pub(crate) fn spec(table: &DeTable<'_>, dir: &Path, c: &mut Collector) -> Option
         steps,
         seal: seal?,
         outputs,
+        deploy,
         machine: machine?,
         machines: machines?,
         network,
         mounts,
         provision,
         hooks,
+        parity,
     })
 }
 
 /// `arch`, or the host's if it is one that guests can have.
 fn arch(top: &Reader<'_, '_>, c: &mut Collector) -> Option<Arch> {
     if top.has(&keys::ARCH) {
-        let known = top.text(&keys::ARCH, c).map(|_| Arch::Amd64);
-        if known.is_none()
+        let named = top.text(&keys::ARCH, c);
+        if named.is_none()
             && let Some(problem) = c.problems.last_mut()
         {
-            problem.hint = Some(
-                "Write `amd64`: guests of other architectures cannot be built yet.".to_owned(),
-            );
+            problem.hint =
+                Some("These are Debian's names: `amd64` is x86-64, `arm64` is AArch64.".to_owned());
         }
-        return known;
+        return Some(if named?.value == "arm64" { Arch::Arm64 } else { Arch::Amd64 });
     }
-    if std::env::consts::ARCH == "x86_64" {
-        return Some(Arch::Amd64);
+    match std::env::consts::ARCH {
+        "x86_64" => return Some(Arch::Amd64),
+        "aarch64" => return Some(Arch::Arm64),
+        _ => {}
     }
     let what = format!(
         "`arch` is missing, and guests of this host's architecture (`{}`) cannot be built yet",
         std::env::consts::ARCH
     );
     c.report("arch", 0..0, what).hint =
-        Some("Add `arch = \"amd64\"`; the guest is then emulated.".to_owned());
+        Some("Add `arch = \"amd64\"` or `\"arm64\"`; the guest is then emulated.".to_owned());
     None
 }
 
@@ -94,11 +100,7 @@ fn seal(top: &Reader<'_, '_>, name: Option<&str>, c: &mut Collector) -> Option<S
 fn outputs(top: &Reader<'_, '_>, source: Option<&Source>, c: &mut Collector) -> Vec<OutputFormat> {
     let mut outputs = vec![];
     for at in top.set(&keys::OUTPUTS, c).unwrap_or_default() {
-        let format = match at.value.as_str() {
-            "qcow2" => OutputFormat::Qcow2,
-            "raw" => OutputFormat::Raw,
-            _ => OutputFormat::Vhd,
-        };
+        let Some(format) = OutputFormat::named(&at.value) else { continue };
         if let (OutputFormat::Vhd, Some(Source::Packages(p))) = (format, source)
             && p.disk_size > LARGEST_VHD
         {
@@ -111,4 +113,11 @@ fn outputs(top: &Reader<'_, '_>, source: Option<&Source>, c: &mut Collector) -> 
         outputs.push(format);
     }
     outputs
+}
+
+fn deploy(top: &Reader<'_, '_>, dir: &Path, c: &mut Collector) -> Option<Deploy> {
+    let table = top.has(&keys::DEPLOY).then(|| top.table(&keys::DEPLOY, c)).flatten()?;
+    let folder = table.text(&keys::DEPLOY_TERRAFORM, c);
+    let terraform = folder.map(|at| files::resolve(&at, dir, files::Expect::Folder, c));
+    Some(Deploy { terraform })
 }

@@ -54,6 +54,7 @@ pub(super) fn mounts(
     for table in top.tables(&keys::MOUNTS, c) {
         let kind = match table.text(&keys::MOUNT_TYPE, c).as_ref().map(|at| at.value.as_str()) {
             Some("rsync") => MountKind::Rsync,
+            Some("virtiofs") => MountKind::Virtiofs,
             _ => MountKind::NineP,
         };
         let source = table.text(&keys::MOUNT_SOURCE, c).map(|at| folder(at, dir, c));
@@ -114,7 +115,7 @@ fn few_enough(all: &[Mount], machines: &[Machine], at: &At<()>, c: &mut Collecto
         if count > room {
             let beside = if disks == 0 { String::new() } else { format!(" beside {disks} disks") };
             let what = format!(
-                "`{}` has {count} mounts of type `9p`, and room for {room}{beside}",
+                "`{}` has {count} mounts of type `9p` or `virtiofs`, and room for {room}{beside}",
                 machine.name
             );
             c.report(&at.path, at.span.clone(), what).hint =

@@ -28,18 +28,29 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 #[test]
-fn no_name_link_or_device_leads_out_of_a_folder() {
-    let name = "hostile";
+fn no_name_link_or_device_leads_out_of_a_folder_by_9p() {
+    tries("hostile", "9p", "trans=virtio,version=9p2000.L", Project::with_9p);
+}
+
+#[test]
+fn no_name_link_or_device_leads_out_of_a_folder_by_virtiofs() {
+    tries("hostile-virtiofs", "virtiofs", "nodev", Project::on_the_tiny_box_with);
+}
+
+/// What a guest tries with folders of this type, which it mounts with `options`.
+fn tries(name: &str, kind: &str, options: &str, project: fn(&str, &str) -> Project) {
     let home = Project::new(name, "");
     let (own, seen) = (folder(&home, "own", &[("a", "x")]), folder(&home, "seen", &[("a", "x")]));
     fs::write(home.dir().join("secret"), SECRET).expect("written");
     // The same folder twice: two servers, of which one does not hear what is renamed in the other.
+    let (read, write) =
+        (format!("type = \"{kind}\""), format!("type = \"{kind}\"\nwritable = true"));
     let list = mounts(&[
-        ("own", "/work/own", "writable = true"),
-        ("own", "/work/twin", "writable = true"),
-        ("seen", "/work/seen", ""),
+        ("own", "/work/own", &write),
+        ("own", "/work/twin", &write),
+        ("seen", "/work/seen", &read),
     ]);
-    let project = Project::with_9p(name, &list);
+    let project = project(name, &list);
     run(&mut project.devbox(&["up"]));
     let host = project.dir().display().to_string();
     let around = names(project.dir());
@@ -75,7 +86,7 @@ fn no_name_link_or_device_leads_out_of_a_folder() {
         tried(
             &project,
             &format!(
-                "mkdir -p /mnt/x; mount -t 9p -o trans=virtio,version=9p2000.L,aname={aname} devbox0 /mnt/x && cat /mnt/x/secret {}; umount /mnt/x",
+                "mkdir -p /mnt/x; mount -t {kind} -o {options},aname={aname} devbox0 /mnt/x && cat /mnt/x/secret {}; umount /mnt/x",
                 "/mnt/x/hostname"
             ),
         );
@@ -108,20 +119,25 @@ fn no_name_link_or_device_leads_out_of_a_folder() {
         "cd /work/own; mknod b b 254 0; mknod c c 1 3; touch o; chown 4711:4711 o; ls -ln",
     );
     for entry in fs::read_dir(&own).expect("a folder").flatten() {
-        let kind = entry.file_type().expect("a type");
-        assert!(!kind.is_block_device() && !kind.is_char_device(), "{:?}", entry.path());
+        let file_type = entry.file_type().expect("a type");
+        assert!(!file_type.is_block_device() && !file_type.is_char_device(), "{:?}", entry.path());
         use std::os::unix::fs::MetadataExt as _;
         let owner = fs::symlink_metadata(entry.path()).expect("there").uid();
-        assert_eq!(owner, rustix::process::geteuid().as_raw(), "{:?}", entry.path());
+        // By virtiofs also ids of the user's own range, or of root's.
+        let own = kind == "virtiofs" && owner >= 100_000;
+        assert!(own || owner == rustix::process::geteuid().as_raw(), "{:?}", entry.path());
     }
 
     // Read-only is what the host says, not what the guest mounts.
     let said = tried(
         &project,
-        "mount -o remount,rw /work/seen; touch /work/seen/b || echo refused; rm -f /work/seen/a; \
-        umount /work/seen; mount -t 9p -o rw,trans=virtio,version=9p2000.L devbox2 /work/seen; \
-        touch /work/seen/b || echo refused; mv /work/seen/a /work/seen/c; chmod 777 /work/seen/a; echo c > /work/seen/a",
+        &format!(
+            "mount -o remount,rw /work/seen; touch /work/seen/b || echo refused; rm -f /work/seen/a; \
+            umount /work/seen; mount -t {kind} -o rw,{options} devbox2 /work/seen && echo again; \
+            touch /work/seen/b || echo refused; mv /work/seen/a /work/seen/c; chmod 777 /work/seen/a; echo c > /work/seen/a"
+        ),
     );
+    assert!(said.contains("again"), "{said}");
     assert_eq!(said.matches("refused").count(), 2, "{said}");
     assert_eq!(names(&seen), ["a", "planted"]);
     assert_eq!(fs::read_to_string(seen.join("a")).expect("there"), "x");

@@ -3,9 +3,10 @@
 mod hostile;
 mod plain;
 mod sync;
+mod virtiofs;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::people::{exits, run};
 use crate::workbench::{Project, TINY_MACHINE, full_spec, insist, tiny_spec};
@@ -32,6 +33,27 @@ fn mounts(list: &[(&str, &str, &str)]) -> String {
     list.iter().map(one).collect()
 }
 
+/// Again by `up` after the guest has lost one, and after suspends and snapshots: the file `a` of `seen`, which says
+/// `changed`, on /work/seen, and one with `own` in it on /work/own. `on_disk` looks while the machine is nothing but
+/// files.
+fn insist_that_they_come_back(project: &Project, seen: &Path, own: &str, on_disk: impl Fn()) {
+    guest(project, "umount /work/seen");
+    run(&mut project.devbox(&["up"]));
+    assert_eq!(guest(project, "cat /work/seen/a"), "changed");
+    run(&mut project.devbox(&["suspend"]));
+    run(&mut project.devbox(&["resume"]));
+    assert_eq!(guest(project, "cat /work/seen/a"), "changed");
+    run(&mut project.devbox(&["suspend", "--to-disk"]));
+    on_disk();
+    fs::write(seen.join("a"), "meanwhile\n").expect("written");
+    run(&mut project.devbox(&["resume"]));
+    assert_eq!(guest(project, "cat /work/seen/a"), "meanwhile");
+    run(&mut project.devbox(&["snapshot", "save", "here"]));
+    assert_eq!(guest(project, "cat /work/own/a"), own);
+    run(&mut project.devbox(&["snapshot", "restore", "here"]));
+    assert_eq!(guest(project, "cat /work/own/a"), own);
+}
+
 #[test]
 fn a_folder_is_read_only_unless_asked_and_comes_back_with_the_machine() {
     let name = "folders";
@@ -56,21 +78,7 @@ fn a_folder_is_read_only_unless_asked_and_comes_back_with_the_machine() {
     fs::write(seen.join("a"), "changed\n").expect("written");
     assert_eq!(guest(&project, "cat /work/seen/a"), "changed");
 
-    // Again by `up` after the guest has lost it, and after each way down and up.
-    guest(&project, "umount /work/seen");
-    run(&mut project.devbox(&["up"]));
-    assert_eq!(guest(&project, "cat /work/seen/a"), "changed");
-    run(&mut project.devbox(&["suspend"]));
-    run(&mut project.devbox(&["resume"]));
-    assert_eq!(guest(&project, "cat /work/seen/a"), "changed");
-    run(&mut project.devbox(&["suspend", "--to-disk"]));
-    fs::write(seen.join("a"), "meanwhile\n").expect("written");
-    run(&mut project.devbox(&["resume"]));
-    assert_eq!(guest(&project, "cat /work/seen/a"), "meanwhile");
-    run(&mut project.devbox(&["snapshot", "save", "here"]));
-    assert_eq!(guest(&project, "cat /work/own/a"), "of the guest");
-    run(&mut project.devbox(&["snapshot", "restore", "here"]));
-    assert_eq!(guest(&project, "cat /work/own/a"), "of the guest");
+    insist_that_they_come_back(&project, &seen, "of the guest", || {});
     run(&mut project.devbox(&["halt"]));
     run(&mut project.devbox(&["up"]));
     assert_eq!(guest(&project, "cat /work/own/a"), "of the guest");

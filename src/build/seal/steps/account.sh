@@ -16,9 +16,12 @@ without_member() {
         printf '%s:%s\n' "${line%:*}" "$members"
     done
 }
-without_key() {
+without_keys() {
     while IFS= read -r line || [ -n "$line" ]; do
-        case $line in *"$KEY"*) ;; *) printf '%s\n' "$line" ;; esac
+        for key in $KEYS; do
+            case $line in *"$key"*) continue 2 ;; esac
+        done
+        printf '%s\n' "$line"
     done
 }
 home=$(while IFS=: read -r name x x x x home x; do
@@ -32,7 +35,7 @@ absent etc/sudoers.d/90-cloud-init-users "etc/sudoers.d/$USER" \
     "var/lib/systemd/linger/$USER"
 hollow var/lib/sudo/lectured var/lib/sudo/ts
 # cloud-init gives root the key too, with a notice instead of a shell.
-filtered root/.ssh/authorized_keys without_key
+filtered root/.ssh/authorized_keys without_keys
 [ -s root/.ssh/authorized_keys ] || absent root/.ssh/authorized_keys
 # Backups of an intermediate state.
 absent etc/passwd- etc/shadow- etc/group- etc/gshadow- etc/subuid- etc/subgid-

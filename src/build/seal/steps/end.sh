@@ -15,5 +15,8 @@ for where in $MORE; do umount "$R$where" && umount "$where" || fail "cannot unmo
 umount "$R" || fail "cannot unmount $R"
 mount -o remount,ro / || fail "cannot make the root filesystem read-only"
 if [ -n "$failed" ]; then say "end failed"; else say "end sealed"; fi
+# The kernel says that it powers off in the middle of what the console has not written yet; a change of the
+# terminal waits for that (termios(3), TCSADRAIN).
+stty -echo <&1 2> /dev/null || sleep 1
 echo o > /proc/sysrq-trigger
 while :; do sleep 1; done

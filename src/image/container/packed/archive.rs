@@ -7,11 +7,12 @@ use serde::Deserialize;
 
 use super::compression::Compression;
 use super::manifest;
+use super::oci;
 use super::tar::{self, Member};
 use crate::error::{Error, Result};
-use crate::image::container::sniff;
 use crate::image::container::source::Source;
 use crate::image::container::vmdk;
+use crate::image::container::{Format, Options, open_as, sniff};
 use crate::image::{Limits, ReadAt as _};
 
 /// Most names that a message lists.
@@ -39,6 +40,10 @@ pub(super) struct Found {
 /// an OVA's manifest does not hold.
 pub(super) fn disk(file: &Source, limits: &Limits) -> Result<Found> {
     let members = tar::members(file, limits)?;
+    if let Some(layer) = oci::layer(file, &members, limits)? {
+        let (source, member) = (file.inside(&layer.name, layer.bytes.clone()), layer.name.clone());
+        return Ok(Found { source, member, kind: "OCI image", notes: vec![] });
+    }
     let metadata = metadata(file, &members)?;
     let ends = |ending: &str| members.iter().any(|member| member.name.ends_with(ending));
     let kind = match (&metadata, ends(".ovf")) {
@@ -49,6 +54,7 @@ pub(super) fn disk(file: &Source, limits: &Limits) -> Result<Found> {
     };
     let mut disks = vec![];
     let mut others = vec![];
+    let mut seeds = vec![];
     for member in &members {
         let source = file.inside(&member.name, member.bytes.clone());
         if looks_like_disk(&source, &member.name)? {
@@ -71,6 +77,13 @@ pub(super) fn disk(file: &Source, limits: &Limits) -> Result<Found> {
         .hint(format!("Unpack all of it into one folder, and use `{}` there.", member.name)));
     }
     if disks.len() > 1 {
+        // What a machine is told at its first boot can be on a disk of its own.
+        let (cds, left): (Vec<_>, Vec<_>) =
+            disks.into_iter().partition(|(_, source)| is_cd(source, limits));
+        seeds.extend(cds.iter().map(|(member, _)| member.name.as_str()));
+        disks = left;
+    }
+    if disks.len() > 1 {
         let names: Vec<_> = disks.iter().map(|(member, _)| member.name.as_str()).collect();
         return Err(Error::undetermined(format!(
             "the {kind} `{}` holds {} disks",
@@ -89,12 +102,13 @@ pub(super) fn disk(file: &Source, limits: &Limits) -> Result<Found> {
         .hint("Check that the file is the right one."));
     };
     if let Some(metadata) = &metadata {
-        check_metadata(file, member, &source, metadata)?;
+        check_metadata(file, member, &seeds, &source, metadata)?;
         notes.extend(metadata.provider.as_ref().map(|provider| {
             format!("the Vagrant box is for the provider `{}`", provider.escape_debug())
         }));
     }
-    let images: Vec<_> = others.iter().copied().filter(|name| name.ends_with(".iso")).collect();
+    let isos = others.iter().copied().filter(|name| name.ends_with(".iso"));
+    let images: Vec<_> = isos.chain(seeds).collect();
     if !images.is_empty() {
         notes.push(format!("CD images of the archive are not looked at: {}", list(&images)));
     }
@@ -115,6 +129,17 @@ fn looks_like_disk(source: &Source, name: &str) -> Result<bool> {
     let packed = Compression::of(&head).is_some()
         && ENDINGS.iter().any(|ending| lower.contains(&format!("{ending}.")));
     Ok(sector || named || packed || sniff::has_mark(source)?)
+}
+
+/// Whether a qcow2 holds a CD. Nothing but its header and one place in it are read.
+fn is_cd(source: &Source, limits: &Limits) -> bool {
+    let options = Options { limits: *limits, ..Options::default() };
+    let (at, mark) = ISO_MARK;
+    let mut found = vec![0; mark.len()];
+    matches!(sniff::format_of(source), Ok(found) if found.format == Format::Qcow2)
+        && open_as(source.clone(), Format::Qcow2, &options)
+            .is_ok_and(|disk| disk.reader.read_at(&mut found, at).is_ok())
+        && found == mark
 }
 
 /// Whether a disk is the text that names the files with its bytes.
@@ -161,6 +186,7 @@ fn metadata(file: &Source, members: &[Member]) -> Result<Option<Metadata>> {
 fn check_metadata(
     file: &Source,
     member: &Member,
+    seeds: &[&str],
     disk: &Source,
     metadata: &Metadata,
 ) -> Result<()> {
@@ -169,7 +195,10 @@ fn check_metadata(
             .hint("Unpack it, look at the disk image inside, and use it by itself.")
     };
     let mut paths = metadata.disks.iter().filter_map(|disk| disk.path.as_deref());
-    let elsewhere = paths.find(|path| path.strip_prefix("./").unwrap_or(path) != member.name);
+    let elsewhere = paths.find(|path| {
+        let path = path.strip_prefix("./").unwrap_or(path);
+        path != member.name && !seeds.contains(&path)
+    });
     if let Some(path) = elsewhere {
         return Err(wrong(format!(
             "`metadata.json` of `{}` names the disk `{}`, which is not there",

@@ -1,13 +1,14 @@
 //! What is wrapped around a container: compression and archives, found by content.
 //!
 //! gzip, xz and zstd around anything, and a tar archive with one disk in it (an OVA, a cloud's
-//! `disk.raw`, a Vagrant box), also in each other. A member of a plain tar archive is a range of
+//! `disk.raw`, a Vagrant box, a containerDisk), also in each other. A member of a plain tar archive is a range of
 //! the file, and nothing is copied. A compressed stream has no random access: it is unpacked once,
 //! into a [`scratch`] file without a name.
 
 mod archive;
 mod compression;
 mod manifest;
+mod oci;
 mod scratch;
 mod tar;
 

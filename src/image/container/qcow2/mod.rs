@@ -2,22 +2,27 @@
 //!
 //! Source: QEMU, docs/interop/qcow2.txt (sections are named where they are used).
 
+mod capture;
 mod cluster;
 mod header;
+mod layers;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use self::capture::Capture;
 use self::cluster::{Entry, Unpacker, decode_entry, decode_subcluster};
 pub(super) use self::header::MAGIC;
 use self::header::{BackingName, Header};
+pub use self::layers::Layers;
 use super::cache::Cache;
 use super::source::{OpenFile, Source};
 use super::{Backing, Format, Options, damaged};
 use crate::error::{Error, Result};
 use crate::image::ReadAt;
 use crate::image::field::be64;
+use crate::image::limits::Limits;
 use crate::image::slice::check_range;
 
 /// Memory for second-level tables, in bytes. 16 MiB of them map 128 GiB at the usual cluster size.
@@ -26,8 +31,8 @@ const TABLE_CACHE: u64 = 16 << 20;
 const CLUSTER_CACHE: u64 = 8 << 20;
 /// How far one answer about data looks, in bytes: who reads a disk in pieces asks at each of them.
 const LOOK_AHEAD: u64 = 16 << 20;
-/// Longest chain of backing files; a chain that devbox makes has two or three.
-const MAX_CHAIN: usize = 16;
+/// Longest chain of backing files: a build's has a layer for each of its steps, up to a hundred.
+const MAX_CHAIN: usize = 128;
 
 /// An open qcow2 image.
 pub struct Qcow2 {
@@ -36,6 +41,8 @@ pub struct Qcow2 {
     /// Offsets of second-level tables; 0: none. Checked when opened.
     l1: Vec<u64>,
     backing: Option<Arc<dyn ReadAt>>,
+    /// The same, where it is a layer of this kind.
+    lower: Option<Arc<Qcow2>>,
     tables: Cache<u64, [u64]>,
     clusters: Cache<u64, [u8]>,
     /// Decompressors that nobody uses now; at most as many as threads ever read at once.
@@ -61,12 +68,20 @@ pub(super) fn open(file: Source, options: &Options) -> Result<Opened> {
     open_in_chain(file, options, &mut vec![])
 }
 
+/// Opens one layer as if it had none below.
+fn open_alone(file: Source, limits: &Limits) -> Result<Qcow2> {
+    let mut header = Header::read(&file, limits.disk_size)?;
+    header.backing = None;
+    let l1 = read_l1(&file, &header)?;
+    Ok(Qcow2::new(file, header, l1, None, None))
+}
+
 fn open_in_chain(file: Source, options: &Options, chain: &mut Vec<PathBuf>) -> Result<Opened> {
     let mut header = Header::read(&file, options.limits.disk_size)?;
     let l1 = read_l1(&file, &header)?;
     let mut notes = std::mem::take(&mut header.notes);
     let mut files = vec![];
-    let mut backing = None;
+    let (mut backing, mut below) = (None, None);
     if let Some(named) = header.backing.take() {
         if !file.is_file() {
             return Err(not_beside(&file, &named));
@@ -85,25 +100,11 @@ fn open_in_chain(file: Source, options: &Options, chain: &mut Vec<PathBuf>) -> R
         chain.push(path.clone());
         let lower = Source::open(&path)?;
         files.extend(lower.opened());
-        let (reader, deeper) = open_backing(lower, format, options, chain, &mut notes)?;
-        files.extend(deeper);
-        backing = Some(reader);
+        let opened = open_backing(lower, format, options, chain, &mut notes)?;
+        files.extend(opened.files);
+        (backing, below) = (Some(opened.reader), opened.layer);
     }
-    let cluster = 1u64 << header.cluster_bits;
-    let capacity = |bytes: u64| usize::try_from(bytes / cluster).unwrap_or(1);
-    Ok(Opened {
-        reader: Qcow2 {
-            tables: Cache::new(capacity(TABLE_CACHE)),
-            clusters: Cache::new(capacity(CLUSTER_CACHE)),
-            unpackers: Mutex::new(vec![]),
-            file,
-            header,
-            l1,
-            backing,
-        },
-        notes,
-        backing: files,
-    })
+    Ok(Opened { reader: Qcow2::new(file, header, l1, backing, below), notes, backing: files })
 }
 
 /// An image inside of an archive or a compressed file has no other files beside it.
@@ -117,7 +118,13 @@ fn not_beside(file: &Source, named: &BackingName) -> Error {
     .hint("Unpack both files, join them with `qemu-img convert -O qcow2`, and use the result.")
 }
 
-type Deeper = (Arc<dyn ReadAt>, Vec<Arc<OpenFile>>);
+/// An open backing file.
+struct Lower {
+    reader: Arc<dyn ReadAt>,
+    /// The same, if it is of this kind.
+    layer: Option<Arc<Qcow2>>,
+    files: Vec<Arc<OpenFile>>,
+}
 
 fn open_backing(
     file: Source,
@@ -125,13 +132,14 @@ fn open_backing(
     options: &Options,
     chain: &mut Vec<PathBuf>,
     notes: &mut Vec<String>,
-) -> Result<Deeper> {
+) -> Result<Lower> {
     if format == Format::Raw {
-        return Ok((Arc::new(file), vec![]));
+        return Ok(Lower { reader: Arc::new(file), layer: None, files: vec![] });
     }
     let opened = open_in_chain(file, options, chain)?;
     notes.extend(opened.notes);
-    Ok((Arc::new(opened.reader), opened.backing))
+    let layer = Arc::new(opened.reader);
+    Ok(Lower { reader: layer.clone(), layer: Some(layer), files: opened.backing })
 }
 
 /// The backing file's path with links resolved and its format, if it may be opened. Does not open it.
@@ -226,6 +234,27 @@ impl Place {
 }
 
 impl Qcow2 {
+    fn new(
+        file: Source,
+        header: Header,
+        l1: Vec<u64>,
+        backing: Option<Arc<dyn ReadAt>>,
+        lower: Option<Arc<Qcow2>>,
+    ) -> Self {
+        let cluster = 1u64 << header.cluster_bits;
+        let capacity = |bytes: u64| usize::try_from(bytes / cluster).unwrap_or(1);
+        Qcow2 {
+            tables: Cache::new(capacity(TABLE_CACHE)),
+            clusters: Cache::new(capacity(CLUSTER_CACHE)),
+            unpackers: Mutex::new(vec![]),
+            file,
+            header,
+            l1,
+            backing,
+            lower,
+        }
+    }
+
     fn cluster_size(&self) -> u64 {
         1 << self.header.cluster_bits
     }

@@ -12,6 +12,7 @@ use super::unpack::unpack;
 use super::volume::Volume;
 use super::walk::Cursor;
 use crate::error::Result;
+use crate::image::tree::Stretch;
 
 /// Largest piece in bytes, as [`crate::image::tree::Filesystem::read_file`] promises; a multiple of
 /// every sector.
@@ -44,6 +45,41 @@ impl File<'_> {
             Some((found, item)) if found == key => Inode::parse(self.number, item),
             _ => Err(damaged(inode::name(self.number), "it is not there")),
         }
+    }
+
+    /// Where all contents stand; `None` if some of them stand in the tree, are packed or have a
+    /// second copy.
+    ///
+    /// # Errors
+    /// Damage.
+    pub(super) fn stretches(&self, inode: &Inode) -> Result<Option<Vec<Stretch>>> {
+        let first = Key::new(self.number, kind::EXTENT_DATA, 0);
+        let mut cursor = Cursor::seek(self.volume, self.root, first)?;
+        let mut stretches = vec![];
+        while let Some((key, item)) = cursor.item()? {
+            if (key.object, key.kind) != (self.number, kind::EXTENT_DATA) {
+                break;
+            }
+            let extent = Extent::parse(key, item, self.volume.sb.sector)?;
+            match extent.place {
+                Place::Zeros => {}
+                Place::Plain(address) if extent.start < inode.size => {
+                    let Some(places) = self.volume.places(address, extent.length)? else {
+                        return Ok(None);
+                    };
+                    let mut start = extent.start;
+                    for place in places {
+                        let length = place.end - place.start;
+                        stretches.push(Stretch { start, place });
+                        start += length;
+                    }
+                }
+                Place::Plain(_) => {}
+                Place::Inline { .. } | Place::Packed(_) => return Ok(None),
+            }
+            cursor.advance()?;
+        }
+        Ok(Some(stretches))
     }
 
     /// Passes all contents to `sink`.

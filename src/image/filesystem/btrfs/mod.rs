@@ -39,11 +39,11 @@ mod tests;
 use std::sync::Arc;
 
 use self::content::File;
-use self::inode::Type;
+use self::inode::{Inode, Type};
 use self::roots::Roots;
 use self::volume::Volume;
 use crate::error::{Error, Result};
-use crate::image::tree::{Filesystem, Identity, Node, NodeKind, Tree};
+use crate::image::tree::{Filesystem, Identity, Node, NodeKind, Stretch, Tree};
 use crate::image::{Limits, ReadAt};
 
 /// Whether `reader` holds a btrfs filesystem, by its magic number.
@@ -115,6 +115,26 @@ impl Filesystem for Btrfs {
     }
 
     fn read_file(&self, node: &Node, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let (file, inode) = self.file(node)?;
+        file.stream(&inode, sink)
+    }
+
+    fn stretches(&self, node: &Node) -> Result<Option<Vec<Stretch>>> {
+        let (file, inode) = self.file(node)?;
+        file.stretches(&inode)
+    }
+
+    fn late_notes(&self) -> Vec<String> {
+        match self.volume.repairs() {
+            0 => vec![],
+            count => vec![format!("{count} damaged blocks were read from their second copy")],
+        }
+    }
+}
+
+impl Btrfs {
+    /// A regular file and its inode.
+    fn file(&self, node: &Node) -> Result<(File<'_>, Inode)> {
         let not_here = || {
             let name = node.name.escape_ascii();
             Error::failed(format!("`{name}` is not a regular file of this filesystem"))
@@ -126,16 +146,6 @@ impl Filesystem for Btrfs {
         let file =
             File { volume: &self.volume, root: subvolume.root, sums: self.roots.sums, number };
         let inode = file.inode()?;
-        if inode.kind != Type::File {
-            return Err(not_here());
-        }
-        file.stream(&inode, sink)
-    }
-
-    fn late_notes(&self) -> Vec<String> {
-        match self.volume.repairs() {
-            0 => vec![],
-            count => vec![format!("{count} damaged blocks were read from their second copy")],
-        }
+        if inode.kind == Type::File { Ok((file, inode)) } else { Err(not_here()) }
     }
 }

@@ -1,6 +1,7 @@
 //! The device under its chunks: tree blocks and contents by logical address, each checked, and read
 //! from the second copy if the first one is damaged, as the kernel does.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -106,6 +107,26 @@ impl Volume {
             }
         }
         Err(first.unwrap_or_else(|| node::fault(expected.address, &"it has no copy")))
+    }
+
+    /// Where `length` bytes from the logical address `address` on are; `None` where they have a second
+    /// copy.
+    ///
+    /// # Errors
+    /// Damage.
+    pub(super) fn places(&self, address: u64, length: u64) -> Result<Option<Vec<Range<u64>>>> {
+        let (mut done, mut places) = (0, vec![]);
+        while done < length {
+            // The extent was seen to end somewhere.
+            let place = self.chunks.find(address + done)?;
+            if place.second.is_some() || place.length == 0 {
+                return Ok(None);
+            }
+            let here = place.length.min(length - done);
+            places.push(place.first..place.first + here);
+            done += here;
+        }
+        Ok(Some(places))
     }
 
     /// Fills `buf` with contents from the logical address `address` on. `sums` are the checksums of

@@ -8,6 +8,7 @@ use super::field::Fields;
 use super::inode::{self, INLINE_DATA, Inode};
 use super::volume::Volume;
 use crate::error::Result;
+use crate::image::tree::Stretch;
 
 /// Largest piece in bytes, as [`crate::image::tree::Filesystem::read_file`] promises.
 const PIECE: u64 = 1 << 20;
@@ -52,6 +53,26 @@ pub(super) fn stream(
         start = end;
     }
     Ok(())
+}
+
+/// Where the contents of `inode` stand; `None` for what stands in the inode or in the journal.
+///
+/// # Errors
+/// Damage.
+pub(super) fn stretches(volume: &Volume, inode: &Inode) -> Result<Option<Vec<Stretch>>> {
+    if inode.has(INLINE_DATA) {
+        return Ok(None);
+    }
+    let size = u64::from(volume.sb.block_size);
+    let mut stretches = vec![];
+    for run in blockmap::runs(volume, inode, &mut HashSet::new())? {
+        if volume.overlay.range(run.physical..run.physical + run.count).next().is_some() {
+            return Ok(None);
+        }
+        let at = volume.offset(run.physical, run.count)?;
+        stretches.push(Stretch { start: run.logical * size, place: at..at + run.count * size });
+    }
+    Ok(Some(stretches))
 }
 
 /// Fills `piece` with the contents from byte `start` on; returns the first run the next piece needs.

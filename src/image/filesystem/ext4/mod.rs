@@ -34,11 +34,11 @@ mod tests;
 use std::sync::Arc;
 
 use self::group::Group;
-use self::inode::{INLINE_DATA, Type};
+use self::inode::{INLINE_DATA, Inode, Type};
 use self::volume::Volume;
 use self::xattr::Reader;
 use crate::error::{Error, Result};
-use crate::image::tree::{Filesystem, Identity, Node, NodeKind, Tree};
+use crate::image::tree::{Filesystem, Identity, Node, NodeKind, Stretch, Tree};
 use crate::image::{Limits, ReadAt};
 
 /// Whether `reader` holds an ext2, ext3 or ext4 filesystem, by its magic number.
@@ -99,6 +99,22 @@ impl Ext4 {
     }
 }
 
+impl Ext4 {
+    /// The inode of a regular file.
+    fn file(&self, node: &Node) -> Result<Inode> {
+        let number = match node.kind {
+            NodeKind::File { inode, .. } => u32::try_from(inode).ok(),
+            _ => None,
+        };
+        let not_here = || {
+            let name = node.name.escape_ascii();
+            Error::failed(format!("`{name}` is not a regular file of this filesystem"))
+        };
+        let inode = inode::read(&self.volume, &self.groups, number.ok_or_else(not_here)?)?;
+        if inode.kind == Type::File { Ok(inode) } else { Err(not_here()) }
+    }
+}
+
 fn facts(volume: &Volume) -> Vec<String> {
     let sb = &volume.sb;
     let mut facts = Vec::new();
@@ -123,23 +139,16 @@ impl Filesystem for Ext4 {
     }
 
     fn read_file(&self, node: &Node, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let number = match node.kind {
-            NodeKind::File { inode, .. } => u32::try_from(inode).ok(),
-            _ => None,
-        };
-        let not_here = || {
-            let name = node.name.escape_ascii();
-            Error::failed(format!("`{name}` is not a regular file of this filesystem"))
-        };
-        let inode = inode::read(&self.volume, &self.groups, number.ok_or_else(not_here)?)?;
-        if inode.kind != Type::File {
-            return Err(not_here());
-        }
+        let inode = self.file(node)?;
         if !inode.has(INLINE_DATA) {
             return content::stream(&self.volume, &inode, sink);
         }
         let reader = Reader { volume: &self.volume, groups: &self.groups, limits: &self.limits };
         let rest = reader.in_inode(&inode)?.inline;
         sink(&content::inline(&inode, rest.as_deref())?)
+    }
+
+    fn stretches(&self, node: &Node) -> Result<Option<Vec<Stretch>>> {
+        content::stretches(&self.volume, &self.file(node)?)
     }
 }

@@ -6,6 +6,7 @@ use super::field::Fields as _;
 use super::inode::{self, Fork, Inode};
 use super::volume::{Budget, Stamp, Volume};
 use crate::error::Result;
+use crate::image::tree::Stretch;
 
 /// Largest piece in bytes, as [`crate::image::tree::Filesystem::read_file`] promises.
 const PIECE: usize = 1 << 20;
@@ -51,6 +52,29 @@ pub(super) fn stream(
         Ok(Next::More)
     })?;
     zeros(size - done, sink)
+}
+
+/// Where the contents of the regular file `inode` stand; `None` for what the log holds.
+///
+/// # Errors
+/// Damage.
+pub(super) fn stretches(volume: &Volume, inode: &Inode) -> Result<Option<Vec<Stretch>>> {
+    let log = volume.sb.block_log;
+    let (mut stretches, mut in_log) = (vec![], false);
+    let mut budget = Budget::new(volume);
+    extent::each(volume, inode.number, &inode.data, &mut budget, &mut |extent| {
+        if extent.logical >= inode.size.div_ceil(1 << log) {
+            return Ok(Next::Enough);
+        }
+        if !extent.unwritten {
+            // The extent was seen to be inside the filesystem.
+            let place = extent.offset..extent.offset.saturating_add(extent.count << log);
+            in_log |= volume.is_in_log(&place);
+            stretches.push(Stretch { start: extent.logical << log, place });
+        }
+        Ok(Next::More)
+    })?;
+    Ok((!in_log).then_some(stretches))
 }
 
 fn zeros(mut count: u64, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {

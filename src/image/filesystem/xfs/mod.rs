@@ -33,10 +33,10 @@ mod tests;
 
 use std::sync::Arc;
 
-use self::inode::Type;
+use self::inode::{Inode, Type};
 use self::volume::{Budget, Volume};
 use crate::error::{Error, Result};
-use crate::image::tree::{Filesystem, Identity, Node, NodeKind, Tree};
+use crate::image::tree::{Filesystem, Identity, Node, NodeKind, Stretch, Tree};
 use crate::image::{Limits, ReadAt};
 
 /// Whether `reader` starts with an XFS filesystem, by its magic number.
@@ -100,15 +100,23 @@ impl Filesystem for Xfs {
     }
 
     fn read_file(&self, node: &Node, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        content::stream(&self.volume, &self.file(node)?, sink)
+    }
+
+    fn stretches(&self, node: &Node) -> Result<Option<Vec<Stretch>>> {
+        content::stretches(&self.volume, &self.file(node)?)
+    }
+}
+
+impl Xfs {
+    /// The inode of a regular file.
+    fn file(&self, node: &Node) -> Result<Inode> {
         let not_here = || {
             let name = node.name.escape_ascii();
             Error::failed(format!("`{name}` is not a regular file of this filesystem"))
         };
         let NodeKind::File { inode: number, .. } = node.kind else { return Err(not_here()) };
         let inode = inode::read(&self.volume, number)?;
-        if inode.kind != Type::File {
-            return Err(not_here());
-        }
-        content::stream(&self.volume, &inode, sink)
+        if inode.kind == Type::File { Ok(inode) } else { Err(not_here()) }
     }
 }

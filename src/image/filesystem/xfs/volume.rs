@@ -1,6 +1,7 @@
 //! The blocks of one filesystem: where they stand on the device, and the log's changes above them.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::checksum;
@@ -76,6 +77,11 @@ impl Volume {
                 .copy_from_slice(&new[(first - start) as usize..(last - start) as usize]);
         }
         Ok(())
+    }
+
+    /// Whether the log holds the truth of some of these bytes.
+    pub(super) fn is_in_log(&self, range: &Range<u64>) -> bool {
+        self.overlay.range(range.start / BASIC..range.end.div_ceil(BASIC)).next().is_some()
     }
 
     /// `len` bytes from byte `offset`.

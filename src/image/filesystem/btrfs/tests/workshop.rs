@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::image::directory::Directory;
 use crate::image::filesystem::btrfs::Btrfs;
+use crate::image::oracle::mount;
 use crate::image::tree::Filesystem as _;
 use crate::image::{Limits, ReadAt};
 use crate::parity::difference::Differences;
@@ -64,7 +65,8 @@ impl Workshop {
         let point = self.path("mounted");
         std::fs::create_dir_all(&point).unwrap();
         let options = format!("loop,subvolid=5,{options}");
-        run(Command::new("mount").args(["-t", "btrfs", "-o", &options]).arg(image).arg(&point));
+        let out = mount(&["-t", "btrfs", "-o", &options], image, &point);
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         Some(Mount(point))
     }
 }

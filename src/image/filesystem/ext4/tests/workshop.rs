@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::image::filesystem::ext4::Ext4;
+use crate::image::oracle::mount;
 use crate::image::{Limits, ReadAt};
 
 /// A file as a device.
@@ -65,8 +66,7 @@ impl Workshop {
         let point = self.path("mounted");
         std::fs::create_dir_all(&point).unwrap();
         let options = format!("loop,{options}");
-        let out =
-            Command::new("mount").args(["-o", &options]).arg(image).arg(&point).output().unwrap();
+        let out = mount(&["-o", &options], image, &point);
         if out.status.success() {
             return Some(Mount(point));
         }

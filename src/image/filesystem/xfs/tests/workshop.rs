@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::image::Limits;
 use crate::image::container::raw::Raw;
 use crate::image::filesystem::xfs::Xfs;
+use crate::image::oracle::mount;
 
 /// A folder for images and mount points, removed at the end.
 pub(super) struct Workshop {
@@ -57,9 +58,7 @@ impl Workshop {
     pub(super) fn try_mount(&self, test: &str, image: &Path) -> Option<Mount> {
         let point = self.path("mounted");
         std::fs::create_dir_all(&point).unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "xfs", "-o", "loop"]).arg(image).arg(&point);
-        if !mount.output().unwrap().status.success() {
+        if !mount(&["-t", "xfs", "-o", "loop"], image, &point).status.success() {
             not_run(test, "the kernel of this host does not know these features of XFS");
             return None;
         }
@@ -71,7 +70,8 @@ impl Workshop {
         let point = self.path("mounted");
         std::fs::create_dir_all(&point).unwrap();
         let options = format!("loop,{options}");
-        run(Command::new("mount").args(["-t", "xfs", "-o", &options]).arg(image).arg(&point));
+        let out = mount(&["-t", "xfs", "-o", &options], image, &point);
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         Mount(point)
     }
 }

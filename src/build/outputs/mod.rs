@@ -1,0 +1,277 @@
+//! Outputs: the sealed disk in the formats that the spec names, each read back and compared with
+//! the sealed one before it gets its name.
+//!
+//! One file a family: [`convert`] for containers that `qemu-img` writes, with the ids of [`identity`];
+//! [`ova`], [`gce`], [`vagrant`] and [`containerdisk`] for disks in archives ([`archive`], [`stream`]);
+//! [`aws`] and [`xen`] for what stands beside a raw disk; [`about`] for what is said about all of them. Nothing of this host and no time of the
+//! build is in them: writing twice gives the same bytes.
+
+mod about;
+mod archive;
+mod aws;
+mod checks;
+mod containerdisk;
+mod convert;
+mod gce;
+mod identity;
+mod ova;
+mod partial;
+mod stream;
+mod vagrant;
+mod xen;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use fs_err as fs;
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::crash;
+use crate::digest::FileDigest;
+use crate::error::{Context as _, Error, Result};
+use crate::event::Events;
+use crate::exec::sandbox::Policy;
+use crate::image::ReadAt;
+use crate::image::container::Format;
+use crate::spec::{Machine, OutputFormat, Spec};
+use crate::store::BoxRef;
+
+pub(super) use checks::{allocated, check_space, open};
+pub(super) use convert::{flatten, import, overlay};
+
+use checks::Form;
+use convert::Target;
+use identity::Identity;
+use partial::Partial;
+
+/// One written output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Output {
+    /// Its format, by the name in the spec.
+    pub format: &'static str,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Digest of the file.
+    pub sha256: FileDigest,
+    /// Bytes that it takes on the host's disk.
+    pub stored: u64,
+    /// Small files that belong to it.
+    pub beside: Vec<PathBuf>,
+}
+
+/// A small file that belongs to an output.
+struct Beside {
+    /// What its name ends in, behind the box's name and version.
+    suffix: &'static str,
+    bytes: Vec<u8>,
+}
+
+/// What outputs are written of, and where.
+struct Work {
+    image: BoxRef,
+    machine: Machine,
+    dir: PathBuf,
+    policy: Policy,
+    cancel: CancellationToken,
+}
+
+impl Work {
+    /// What the names of all files begin with.
+    fn base(&self) -> String {
+        format!("{}-{}", self.image.config().name, self.image.config().version)
+    }
+
+    /// The box's disk.
+    fn disk(&self) -> Result<Arc<dyn ReadAt>> {
+        Ok(open(self.image.disk_path(), Format::Qcow2)?.reader)
+    }
+
+    fn identity(&self) -> Identity {
+        Identity::new(self.image.config().bytes1, self.image.config().epoch)
+    }
+}
+
+/// What was written.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Written {
+    /// The outputs, in the order of the spec.
+    pub(super) outputs: Vec<Output>,
+    /// What is said about them, in files beside them.
+    pub(super) about: Vec<PathBuf>,
+}
+
+/// Writes the outputs of `image` that `spec` names into `dir`, and what is said about them. `source` is
+/// the digest of the image that the box was made of. Each output gets its name only when it is whole,
+/// is on the disk, and was read back with the same bytes as the box.
+///
+/// # Errors
+/// No space, a failing `qemu-img`, or an output that does not have the box's bytes.
+pub(super) async fn write(
+    image: &BoxRef,
+    spec: &Spec,
+    source: Option<FileDigest>,
+    dir: &Path,
+    policy: Policy,
+    events: &Events,
+    cancel: &CancellationToken,
+) -> Result<Written> {
+    if spec.outputs.is_empty() {
+        return Ok(Written::default());
+    }
+    fs::create_dir_all(dir)?;
+    let work = Arc::new(Work {
+        image: image.clone(),
+        machine: spec.machine.clone(),
+        dir: dir.to_owned(),
+        policy,
+        cancel: cancel.clone(),
+    });
+    let data = allocated(&*work.disk()?)?;
+    // One more: what is packed takes its place twice, while it is written or read back.
+    let copies = spec.outputs.len() as u64 + 1;
+    check_space(dir, data.saturating_mul(copies), "the outputs")?;
+    let mut outputs = vec![];
+    for format in &spec.outputs {
+        let start = Instant::now();
+        let name = format!("{}{}", work.base(), suffix(*format));
+        events.phase(format!("Writing {name}"));
+        let output = one(&work, *format, &name).await?;
+        events.done(format!("{} written and read back", output.path.display()), start.elapsed());
+        outputs.push(output);
+    }
+    let (spec, told, seen) = (spec.clone(), outputs.clone(), events.clone());
+    let about =
+        blocking(&work, move |work| about::write(work, &spec, source, &told, &seen)).await?;
+    Ok(Written { outputs, about })
+}
+
+/// What the name of an output ends in.
+fn suffix(format: OutputFormat) -> &'static str {
+    match format {
+        OutputFormat::Qcow2 => ".qcow2",
+        OutputFormat::Qcow2Zstd => ".zstd.qcow2",
+        OutputFormat::Raw => ".raw",
+        OutputFormat::Vmdk => ".vmdk",
+        OutputFormat::Ova => ".ova",
+        OutputFormat::Vhd => ".vhd",
+        OutputFormat::Vhdx => ".vhdx",
+        OutputFormat::Gce => ".gce.tar.gz",
+        OutputFormat::Aws => ".aws.raw",
+        OutputFormat::Xen => ".xen.raw",
+        OutputFormat::Vagrant => ".box",
+        OutputFormat::Containerdisk => ".containerdisk.tar",
+    }
+}
+
+/// Writes one output, reads it back, and gives it its name.
+async fn one(work: &Arc<Work>, format: OutputFormat, name: &str) -> Result<Output> {
+    let path = work.dir.join(name);
+    let partial = Partial::beside(&work.dir, name);
+    let form = fill(work, format, name, partial.path())
+        .await
+        .map_err(|e| e.context(format!("cannot write `{}`", path.display())))?;
+    crash::point("build.output-written");
+    let expected = work.image.config().bytes1;
+    let file = partial.path().to_owned();
+    let (found, sha256, size) = blocking(work, move |work| {
+        let found = checks::bytes1(&file, form, &work.dir)?;
+        let (sha256, size) = stream::digest(&file, &work.cancel)?;
+        Ok((found, sha256, size))
+    })
+    .await?;
+    if work.cancel.is_cancelled() {
+        return Err(Error::interrupted("interrupted while outputs were written"));
+    }
+    if found != expected {
+        return Err(Error::failed(format!("`{name}` does not have the bytes of the box"))
+            .detail(format!("box:    {expected}"))
+            .detail(format!("output: {found}"))
+            .hint("Run the build again; if it happens again, this `qemu-img` cannot be trusted."));
+    }
+    partial.publish(&path)?;
+    let mut beside = vec![];
+    for file in small_files(work, format, name) {
+        let name = format!("{}{}", work.base(), file.suffix);
+        beside.push(small(&work.dir, &name, &file.bytes)?);
+    }
+    let stored = crate::host::stored_bytes(&path);
+    Ok(Output { format: format.as_str(), path, size, sha256, stored, beside })
+}
+
+/// Writes the bytes of an output to `out`, and says in what form they are.
+async fn fill(work: &Arc<Work>, format: OutputFormat, name: &str, out: &Path) -> Result<Form> {
+    let target = match format {
+        OutputFormat::Qcow2 => Target::Qcow2,
+        OutputFormat::Qcow2Zstd => Target::Qcow2Zstd,
+        OutputFormat::Raw | OutputFormat::Aws | OutputFormat::Xen => Target::Raw,
+        OutputFormat::Vmdk => Target::Vmdk,
+        OutputFormat::Vhd => Target::Vhd,
+        OutputFormat::Vhdx => Target::Vhdx,
+        OutputFormat::Ova => {
+            let vmdk = Partial::beside(&work.dir, &format!("{name}.vmdk"));
+            disk(work, vmdk.path(), Target::Vmdk).await?;
+            let (from, to) = (vmdk.path().to_owned(), out.to_owned());
+            blocking(work, move |work| ova::write(work, &from, &to)).await?;
+            return Ok(Form::Packed(Format::Vmdk));
+        }
+        OutputFormat::Gce => {
+            let to = out.to_owned();
+            blocking(work, move |work| gce::write(work, &to)).await?;
+            return Ok(Form::Packed(Format::Raw));
+        }
+        OutputFormat::Vagrant => {
+            let seed = vagrant::seed(work, name).await?;
+            let (from, to) = (seed.path().to_owned(), out.to_owned());
+            blocking(work, move |work| vagrant::write(work, &from, &to)).await?;
+            return Ok(Form::Packed(Format::Qcow2));
+        }
+        OutputFormat::Containerdisk => {
+            let to = out.to_owned();
+            blocking(work, move |work| containerdisk::write(work, &to)).await?;
+            return Ok(Form::Packed(Format::Qcow2));
+        }
+    };
+    disk(work, out, target).await?;
+    Ok(Form::Plain(target.format()))
+}
+
+/// The box's disk in another container.
+async fn disk(work: &Work, out: &Path, to: Target) -> Result<()> {
+    let size = work.image.config().disk_size;
+    let from = (work.image.disk_path(), Format::Qcow2);
+    convert::run(from, (out, to), size, &work.identity(), work.policy, &work.cancel).await
+}
+
+/// What stands beside an output, by its name.
+fn small_files(work: &Work, format: OutputFormat, name: &str) -> Vec<Beside> {
+    match format {
+        OutputFormat::Aws => vec![aws::import(work, name)],
+        OutputFormat::Xen => vec![xen::config(work, name)],
+        OutputFormat::Containerdisk => vec![containerdisk::machine(work, name)],
+        _ => vec![],
+    }
+}
+
+/// Writes a small file into `dir`, whole or not at all.
+fn small(dir: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf> {
+    let path = dir.join(name);
+    let partial = Partial::beside(dir, name);
+    fs::write(partial.path(), bytes).context(|| format!("cannot write `{}`", path.display()))?;
+    partial.publish(&path)?;
+    Ok(path)
+}
+
+/// Work that fills a core, beside the runtime.
+async fn blocking<T: Send + 'static>(
+    work: &Arc<Work>,
+    run: impl FnOnce(&Work) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let work = work.clone();
+    tokio::task::spawn_blocking(move || run(&work))
+        .await
+        .map_err(|e| Error::failed("writing an output was stopped").cause(e))?
+}

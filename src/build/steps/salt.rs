@@ -1,0 +1,79 @@
+//! `type = "salt"`: `salt-call --local` in the guest.
+
+use serde_json::json;
+
+use super::Running;
+use super::tree::{TREE, shell_line};
+use crate::error::Result;
+use crate::spec::Salt;
+
+impl Running<'_> {
+    pub(super) async fn salt(&self, salt: &Salt) -> Result<()> {
+        self.program(
+            &["salt-call"],
+            "Install Salt's minion in the guest by an earlier step, from its vendor's packages.",
+        )
+        .await?;
+        self.make_tree(&["conf", "pillar"]).await?;
+        self.put_tree(&salt.source, "source").await?;
+        if let Some(pillar) = &salt.pillar {
+            self.put_tree(pillar, "pillar").await?;
+        }
+        self.write_tree("conf/minion", settings(salt)).await?;
+        let line = format!("exec {}", shell_line(&words(salt)));
+        self.in_guest(TREE, &line, &[("HOME", format!("{TREE}/home"))]).await?;
+        self.remove_tree().await
+    }
+}
+
+/// The minion's configuration, in JSON, which is YAML too (docs.saltproject.io, "Configuring the
+/// Salt minion"): every path is in the step's folder.
+fn settings(salt: &Salt) -> String {
+    json!({
+        "file_client": "local",
+        "id": "build",
+        "root_dir": TREE,
+        "file_roots": { "base": [format!("{TREE}/source")] },
+        "pillar_roots": { "base": [format!("{TREE}/pillar")] },
+        "cachedir": format!("{TREE}/cache"),
+        "pki_dir": format!("{TREE}/pki"),
+        "sock_dir": format!("{TREE}/run"),
+        "log_file": format!("{TREE}/log"),
+        "grains": salt.grains,
+    })
+    .to_string()
+}
+
+fn words(salt: &Salt) -> Vec<String> {
+    let mut words: Vec<String> =
+        ["salt-call", "--local", "--config-dir"].map(str::to_owned).to_vec();
+    words.push(format!("{TREE}/conf"));
+    // Without it a state that failed ends with 0.
+    words.extend(["--retcode-passthrough", "--no-color", "state.apply"].map(str::to_owned));
+    if !salt.states.is_empty() {
+        words.push(salt.states.join(","));
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn salt_applies_the_states_or_what_top_says() {
+        let mut salt = Salt {
+            source: "/s".into(),
+            states: vec![],
+            pillar: None,
+            grains: [("role".to_owned(), "web".into())].into(),
+        };
+        let start = "salt-call --local --config-dir /tmp/.devbox-work/conf --retcode-passthrough --no-color state.apply";
+        assert_eq!(words(&salt).join(" "), start);
+        salt.states = vec!["base".to_owned(), "web.tls".to_owned()];
+        assert_eq!(words(&salt).join(" "), format!("{start} base,web.tls"));
+        let settings: serde_json::Value = serde_json::from_str(&settings(&salt)).expect("JSON");
+        assert_eq!(settings["grains"]["role"], "web");
+        assert_eq!(settings["file_roots"]["base"][0], "/tmp/.devbox-work/source");
+    }
+}
