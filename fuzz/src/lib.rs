@@ -5,7 +5,7 @@
 
 #[path = "../../src/guest/copy/tar.rs"]
 pub mod archive;
-#[path = "../../src/source/checksum.rs"]
+#[path = "../../src/source/checksum/mod.rs"]
 pub mod checksum;
 #[path = "../../src/digest.rs"]
 pub mod digest;

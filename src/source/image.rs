@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::address::Address;
 use super::checksum;
 use super::fetch::{Fetcher, hash_file};
+use super::signature::{Keys, Signed};
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::host::{Paths, private_dir};
@@ -120,27 +121,60 @@ async fn expected(
         return Err(Error::usage("the source's location ends without a file name")
             .hint("Give the image's digest as `sha256`, since a checksum file lists names."));
     };
-    match list {
+    let (text, origin) =
+        small(fetcher, list, "checksum file", source.signing.is_none(), events, cancel).await?;
+    let text = match &source.signing {
+        None => text,
+        Some(signing) => {
+            let beside = match &signing.signature {
+                None => None,
+                Some(at) => Some(small(fetcher, at, "signature", false, events, cancel).await?),
+            };
+            let keys = Keys::read(&signing.keys, &signing.fingerprints)?;
+            keys.verified(Signed {
+                text: &utf8(text, &origin)?,
+                origin: &origin,
+                signature: beside.as_ref().map(|(bytes, name)| (&**bytes, &**name)),
+            })?
+            .into_bytes()
+        }
+    };
+    checksum::find(&utf8(text, &origin)?, &name, &origin)
+}
+
+fn utf8(bytes: Vec<u8>, origin: &str) -> Result<String> {
+    String::from_utf8(bytes).map_err(|e| {
+        Error::failed(format!("the checksum file `{origin}` is no text")).cause(e.utf8_error())
+    })
+}
+
+/// A small file that lies beside an image, and what it is called; `alone`: nothing but the way it came by proves it.
+async fn small(
+    fetcher: &Fetcher,
+    at: &Location,
+    what: &str,
+    alone: bool,
+    events: &Events,
+    cancel: &CancellationToken,
+) -> Result<(Vec<u8>, String)> {
+    match at {
         Location::Path(path) => {
             let size = fs::metadata(path)?.len();
             if size > MAX_CHECKSUM_FILE {
-                return Err(Error::failed(format!(
-                    "`{}` is too big for a checksum file",
-                    path.display()
-                ))
-                .cause(format!("it has {size} bytes")));
+                return Err(Error::failed(format!("`{}` is too big for a {what}", path.display()))
+                    .cause(format!("it has {size} bytes")));
             }
-            checksum::find(&fs::read_to_string(path)?, &name, &path.display().to_string())
+            Ok((fs::read(path)?, path.display().to_string()))
         }
         Location::Url(url) => {
             let address = Address::parse(url)?;
-            if !address.is_protected() {
+            if alone && !address.is_protected() {
                 events.warn(format!(
-                    "the checksum file `{address}` comes without TLS: whoever can change it on its way can change the image too"
+                    "the {what} `{address}` comes without TLS: whoever can change it on its way can change the image too"
                 ));
             }
-            let text = fetcher.text(&address, MAX_CHECKSUM_FILE, cancel).await?;
-            checksum::find(&text, &name, &address.to_string())
+            let bytes = fetcher.small(&address, MAX_CHECKSUM_FILE, cancel).await?;
+            Ok((bytes, address.to_string()))
         }
     }
 }
@@ -167,6 +201,7 @@ mod tests {
     use super::*;
     use crate::digest::FileDigest;
     use crate::image::oracle::{run, tool};
+    use crate::spec::types::Signing;
 
     fn paths(dir: &Path) -> Paths {
         let at = |name: &str| dir.join(name);
@@ -197,6 +232,7 @@ mod tests {
             location: Location::Path(path),
             checksum: Checksum::Sha256(FileDigest::of(bytes).hex()),
             format: None,
+            signing: None,
         };
         let e = resolved(dir.path(), &source).await.expect_err("packed").to_string();
         assert!(e.contains("disk.raw.gz` is a gzip-compressed file"), "{e}");
@@ -215,6 +251,7 @@ mod tests {
             location: Location::Path(path.clone()),
             checksum: Checksum::File(Location::Path(sums)),
             format: None,
+            signing: None,
         };
         let found = resolved(dir.path(), &source).await.expect("good");
         assert_eq!(
@@ -235,6 +272,26 @@ mod tests {
         source.format = Some(InputFormat::Vhd);
         let e = resolved(dir.path(), &source).await.expect_err("not a vhd");
         assert_eq!(e.kind(), Kind::Failed);
+    }
+
+    #[tokio::test]
+    async fn what_an_unsigned_checksum_file_says_is_not_used_where_the_spec_names_keys() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("disk.img"), "x").expect("write");
+        fs::write(at("SUMS"), format!("{}  disk.img\n", FileDigest::of(b"x").hex()))
+            .expect("write");
+        // A public key packet of version 4, and no more of it than its fingerprint is made of.
+        fs::write(at("key"), [0xc6, 1, 4]).expect("write");
+        let source = ImageSource {
+            location: Location::Path(at("disk.img")),
+            checksum: Checksum::File(Location::Path(at("SUMS"))),
+            format: None,
+            signing: Some(Signing { keys: vec![at("key")], fingerprints: vec![], signature: None }),
+        };
+        let e = resolved(dir.path(), &source).await.expect_err("unsigned");
+        assert_eq!(e.kind(), Kind::Trust);
+        assert!(e.to_string().contains("SUMS` is not accepted"), "{e}");
     }
 
     #[tokio::test]
@@ -261,6 +318,7 @@ mod tests {
             location: Location::Path(path),
             checksum: Checksum::Sha256(hex),
             format: None,
+            signing: None,
         };
         let e = resolved(dir.path(), &source).await.expect_err("refused").to_string();
         assert!(e.contains("`/etc/passwd`, which was not opened"), "{e}");

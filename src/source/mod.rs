@@ -7,6 +7,7 @@ pub mod fetch;
 pub mod image;
 pub mod packages;
 pub mod seed;
+pub mod signature;
 
 use std::path::PathBuf;
 

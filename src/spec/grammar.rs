@@ -151,6 +151,15 @@ pub static SHA256: Grammar = Grammar {
     repairs: &[TRIM, |s| s.trim().trim_start_matches("sha256:").to_owned()],
 };
 
+/// A fingerprint of an OpenPGP key of version 4 (RFC 9580, section 5.5.4.2).
+pub static FINGERPRINT: Grammar = Grammar {
+    expected: "40 hex digits, the fingerprint of a key",
+    pattern: "^[0-9A-Fa-f]{40}$",
+    longest: 40,
+    check: |s| s.len() == 40 && all(s, |c| c.is_ascii_hexdigit()),
+    repairs: &[TRIM, |s| s.split_whitespace().collect(), |s| s.trim_start_matches("0x").to_owned()],
+};
+
 /// A path on the host, relative to the spec's folder or absolute.
 pub static HOST_PATH: Grammar = Grammar {
     expected: "a path, relative to the folder of devbox.toml",

@@ -122,7 +122,13 @@ keys! {
     /// `source.sha256`.
     IMAGE_SHA256: "sha256", Shape::Text(&grammar::SHA256), OneOf("checksum"), "SHA-256 of the image file.";
     /// `source.checksums`.
-    IMAGE_CHECKSUMS: "checksums", Shape::Text(&grammar::HOST_PATH), OneOf("checksum"), "Path or address of a checksum file (GNU or BSD form) that lists the image by its file name.";
+    IMAGE_CHECKSUMS: "checksums", Shape::Text(&grammar::HOST_PATH), OneOf("checksum"), "Path or address of a checksum file (GNU or BSD form, clear-signed or not) that lists the image by its file name.";
+    /// `source.keys`.
+    IMAGE_KEYS: "keys", Shape::Set(&Shape::Text(&grammar::HOST_PATH)), Default("none; then nobody has to have signed it"), "Files of OpenPGP public keys, armoured or not. One of these keys has to have signed `checksums`.";
+    /// `source.fingerprints`.
+    IMAGE_FINGERPRINTS: "fingerprints", Shape::Set(&Shape::Text(&grammar::FINGERPRINT)), Default("all keys of `keys`"), "Fingerprints of those keys of `keys` that may sign.";
+    /// `source.signature`.
+    IMAGE_SIGNATURE: "signature", Shape::Text(&grammar::HOST_PATH), Default("none; then `checksums` is clear-signed itself"), "Path or address of the signature that stands beside `checksums`; needs `keys`.";
     /// `source.format`.
     IMAGE_FORMAT: "format", Shape::Choice(INPUT_FORMATS), Default("found by content"), "Format of the image.";
 }
@@ -376,7 +382,17 @@ pub static PACKAGES_TABLE: Table = Table {
 pub static IMAGE_TABLE: Table = Table {
     path: "source",
     about: "A disk image that exists already; used only when it matches its checksum.",
-    keys: &[&SOURCE_TYPE, &IMAGE_PATH, &IMAGE_URL, &IMAGE_SHA256, &IMAGE_CHECKSUMS, &IMAGE_FORMAT],
+    keys: &[
+        &SOURCE_TYPE,
+        &IMAGE_PATH,
+        &IMAGE_URL,
+        &IMAGE_SHA256,
+        &IMAGE_CHECKSUMS,
+        &IMAGE_KEYS,
+        &IMAGE_FINGERPRINTS,
+        &IMAGE_SIGNATURE,
+        &IMAGE_FORMAT,
+    ],
 };
 
 /// `[seal]`.

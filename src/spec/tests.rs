@@ -194,6 +194,29 @@ fn an_image_source_takes_a_path_or_an_address_and_one_checksum() {
         r.expect_err("bad").list().iter().map(|p| p.what.clone()).collect()
     };
     assert_eq!(what(of("")), ["`path` or `url` is missing", "`sha256` or `checksums` is missing"]);
+    let listed = "path = \"disk.qcow2\"\nchecksums = \"https://h.example/SHA256SUMS\"";
+    let print = "0123456789abcdef0123456789abcdef01234567";
+    let signed = format!(
+        "{listed}\nkeys = [\"disk.qcow2\"]\nfingerprints = [\"{print}\"]\nsignature = \"https://h.example/SHA256SUMS.gpg\""
+    );
+    let Source::Image(image) = of(&signed).expect("valid").source else { panic!("image") };
+    let signing = image.signing.expect("signed");
+    assert_eq!(signing.fingerprints, [print.to_uppercase()]);
+    assert_eq!(
+        signing.signature,
+        Some(Location::Url("https://h.example/SHA256SUMS.gpg".to_owned()))
+    );
+    for (more, why) in [
+        ("keys = []", "`keys` is empty"),
+        ("signature = \"disk.qcow2\"", "`signature` says nothing without `keys`"),
+        (&*format!("fingerprints = [\"{print}\"]"), "`fingerprints` says nothing without `keys`"),
+    ] {
+        assert_eq!(what(of(&format!("{listed}\n{more}"))), [why]);
+    }
+    assert_eq!(
+        what(of(&format!("path = \"disk.qcow2\"\nsha256 = \"{SHA}\"\nkeys = [\"disk.qcow2\"]"))),
+        ["`keys` is for a checksum file, and the spec names none"]
+    );
     assert_eq!(
         what(of(&format!("path = \"disk.qcow2\"\nurl = \"http://h/x\"\nsha256 = \"{SHA}\""))),
         ["`path` and `url` exclude each other"]

@@ -289,6 +289,19 @@ pub struct ImageSource {
     pub checksum: Checksum,
     /// `format`; found by content if absent.
     pub format: Option<InputFormat>,
+    /// `keys`, `signature` and `fingerprints`: who has to have signed the checksum file; nobody if absent.
+    pub signing: Option<Signing>,
+}
+
+/// Who has to have signed a checksum file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signing {
+    /// `keys`: files of OpenPGP public keys, at least one.
+    pub keys: Vec<PathBuf>,
+    /// `fingerprints`: upper-case hex; all keys of the files may sign if empty.
+    pub fingerprints: Vec<String>,
+    /// `signature`: the file beside the checksum file; that one is clear-signed if absent.
+    pub signature: Option<Location>,
 }
 
 impl Packages {

@@ -126,41 +126,40 @@ impl Fetcher {
         Ok(path)
     }
 
-    /// The text at `address`, of at most `limit` bytes.
+    /// What is at `address`, at most `limit` bytes.
     ///
     /// # Errors
-    /// As [`Fetcher::fetch`]; it is longer than `limit`, or not UTF-8.
-    pub async fn text(
+    /// As [`Fetcher::fetch`]; it is longer than `limit`.
+    pub async fn small(
         &self,
         address: &Address,
         limit: u64,
         cancel: &CancellationToken,
-    ) -> Result<String> {
+    ) -> Result<Vec<u8>> {
         let mut failures = 0;
         loop {
             let attempt = async {
                 let response = self.client.get(address.url()).send().await;
                 let response = response.map_err(|e| Ended::Lost(reason(&e)))?;
                 let mut body = Answer::of(&response, 0).whole(address, response)?.bytes_stream();
-                let mut text = vec![];
+                let mut bytes = vec![];
                 while let Some(chunk) = body.next().await {
-                    text.extend_from_slice(&chunk.map_err(|e| Ended::Lost(reason(&e)))?);
-                    if text.len() as u64 > limit {
+                    bytes.extend_from_slice(&chunk.map_err(|e| Ended::Lost(reason(&e)))?);
+                    if bytes.len() as u64 > limit {
                         return Err(Error::failed(format!(
                             "`{address}` is longer than {limit} bytes"
                         ))
                         .into());
                     }
                 }
-                String::from_utf8(text)
-                    .map_err(|_| Ended::Failed(Error::failed(format!("`{address}` is not text"))))
+                Ok(bytes)
             };
             let ended = tokio::select! {
                 () = cancel.cancelled() => return Err(stopped(address)),
                 ended = attempt => ended,
             };
             match ended {
-                Ok(text) => return Ok(text),
+                Ok(bytes) => return Ok(bytes),
                 Err(Ended::Failed(e)) => return Err(e),
                 Err(Ended::Lost(why)) => {
                     failures += 1;

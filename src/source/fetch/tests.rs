@@ -377,7 +377,7 @@ async fn two_at_once_fetch_it_once() {
 async fn a_checksum_file_is_bounded_text() {
     let server = Server::start(b"0123456789".to_vec(), &[GOOD]).await;
     let cancel = CancellationToken::new();
-    assert_eq!(fetcher().text(&server.address, 10, &cancel).await.expect("text"), "0123456789");
-    let e = fetcher().text(&server.address, 9, &cancel).await.expect_err("too long");
+    assert_eq!(fetcher().small(&server.address, 10, &cancel).await.expect("text"), b"0123456789");
+    let e = fetcher().small(&server.address, 9, &cancel).await.expect_err("too long");
     assert!(e.what().contains("longer than 9 bytes"), "{e}");
 }

@@ -7,7 +7,7 @@ use crate::spec::keys;
 use crate::spec::problem::shown;
 use crate::spec::quantity::GIB;
 use crate::spec::reader::{At, Collector, Reader};
-use crate::spec::types::{Checksum, ImageSource, InputFormat, Location, Packages, Source};
+use crate::spec::types::{Checksum, ImageSource, InputFormat, Location, Packages, Signing, Source};
 
 /// Names that stand for another suite after each release (Debian's `dists` symlinks).
 const MOVING_SUITES: &[&str] =
@@ -80,7 +80,44 @@ fn image(table: &Reader<'_, '_>, dir: &Path, c: &mut Collector) -> Option<ImageS
         "qcow2" => InputFormat::Qcow2,
         _ => InputFormat::Vhd,
     });
-    Some(ImageSource { location: path.or(url)?, checksum: sha256.or(checksums)?, format })
+    let listed = checksums.is_some();
+    let signing = signing(table, dir, listed, c);
+    Some(ImageSource { location: path.or(url)?, checksum: sha256.or(checksums)?, format, signing })
+}
+
+/// Who has to have signed the checksum file; `listed` says whether the spec names one.
+fn signing(table: &Reader<'_, '_>, dir: &Path, listed: bool, c: &mut Collector) -> Option<Signing> {
+    let keys = table.set(&keys::IMAGE_KEYS, c);
+    let fingerprints = table.set(&keys::IMAGE_FINGERPRINTS, c);
+    let signature = table.text(&keys::IMAGE_SIGNATURE, c);
+    let named = keys.as_ref().is_some_and(|keys| !keys.is_empty());
+    let at = table.at();
+    let mut wrong = |name: &str, what: &str, hint: &str| {
+        let path = format!("{}.{name}", at.path);
+        c.report(&path, at.span.clone(), what).hint = Some(hint.to_owned());
+    };
+    let without = |name: &str| format!("`{name}` says nothing without `keys`");
+    let hint = "Name the file with the publisher's public key in `keys`.";
+    match (named, signature.is_some(), fingerprints.is_some(), keys.is_some()) {
+        (true, ..) if !listed => wrong(
+            "keys",
+            "`keys` is for a checksum file, and the spec names none",
+            "Name the checksum file with `checksums`, or remove the key: with `sha256`, nothing is left to be signed.",
+        ),
+        (true, ..) => {}
+        (_, true, ..) => wrong("signature", &without("signature"), hint),
+        (_, _, true, _) => wrong("fingerprints", &without("fingerprints"), hint),
+        (_, _, _, true) => wrong("keys", "`keys` is empty", "Name a file, or remove the key."),
+        _ => {}
+    }
+    let keys = keys?.iter().map(|at| resolve(at, dir, Expect::File, c)).collect();
+    let signature = match &signature {
+        Some(at) => Some(location(at, dir, c)?),
+        None => None,
+    };
+    let fingerprints =
+        fingerprints.unwrap_or_default().iter().map(|at| at.value.to_ascii_uppercase()).collect();
+    Some(Signing { keys, fingerprints, signature })
 }
 
 /// A path, or an address where the text has a scheme.

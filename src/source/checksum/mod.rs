@@ -1,9 +1,13 @@
 //! Checksum files: the SHA-256 of one file by its name.
 //!
-//! Read are the forms of GNU `sha256sum` (`<hex>  name`, `<hex> *name`), of BSD
-//! (`SHA256 (name) = <hex>`), and a file that holds nothing but one digest. Around them may be
-//! comments, and the frame of an OpenPGP clear-signed text (RFC 9580, section 7), whose signature
-//! is not checked here.
+//! Read are the forms of GNU `sha256sum` (`<hex>  name`, `<hex> *name`, with a `\` in front where the
+//! name is escaped), of BSD (`SHA256 (name) = <hex>`), and a file that holds nothing but one digest.
+//! Around them may be comments, and the frame of an OpenPGP clear-signed text, whose signature is not
+//! checked here.
+
+pub(crate) mod clearsigned;
+
+use std::borrow::Cow;
 
 use crate::error::{Error, Result};
 
@@ -14,7 +18,7 @@ const HEX: usize = 64;
 struct Line<'a> {
     digest: &'a str,
     /// None for a bare digest.
-    name: Option<&'a str>,
+    name: Option<Cow<'a, str>>,
     /// Whether the digest is a SHA-256.
     sha256: bool,
 }
@@ -26,20 +30,19 @@ struct Line<'a> {
 /// A line that is none of the known forms; `name` is not listed, or not with a SHA-256, or with two
 /// different ones.
 pub fn find(text: &str, name: &str, origin: &str) -> Result<String> {
+    let unreadable = |why: String| {
+        Error::failed(format!("the checksum file `{origin}` cannot be read"))
+            .cause(why)
+            .hint("Give the image's digest as `sha256` instead.")
+    };
+    let framed = clearsigned::framed(text).map_err(unreadable)?;
     let mut lines = vec![];
-    let mut clear_signed_head = false;
-    for (number, line) in (1..).zip(text.lines()) {
+    for (number, line) in (1..).zip(framed.as_deref().unwrap_or(text).lines()) {
         let line = line.trim_end();
-        match line {
-            "-----BEGIN PGP SIGNED MESSAGE-----" => clear_signed_head = true,
-            "-----BEGIN PGP SIGNATURE-----" => break,
-            "" => clear_signed_head = false,
-            _ if clear_signed_head || line.starts_with('#') => {}
-            _ => lines.push(parse(line).ok_or_else(|| {
-                Error::failed(format!("the checksum file `{origin}` cannot be read"))
-                    .cause(format!("line {number} has an unknown form: `{}`", shown(line)))
-                    .hint("Give the image's digest as `sha256` instead.")
-            })?),
+        if !line.is_empty() && !line.starts_with('#') {
+            let unknown =
+                || unreadable(format!("line {number} has an unknown form: `{}`", shown(line)));
+            lines.push(parse(line).ok_or_else(unknown)?);
         }
     }
     if let [Line { digest, name: None, sha256: true }] = &lines[..] {
@@ -47,7 +50,8 @@ pub fn find(text: &str, name: &str, origin: &str) -> Result<String> {
     }
     let mut found: Option<String> = None;
     let mut other = false;
-    for line in lines.iter().filter(|line| line.name.is_some_and(|n| same_name(n, name))) {
+    for line in lines.iter().filter(|line| line.name.as_deref().is_some_and(|n| same_name(n, name)))
+    {
         let digest = line.digest.to_ascii_lowercase();
         if !line.sha256 {
             other = true;
@@ -62,7 +66,8 @@ pub fn find(text: &str, name: &str, origin: &str) -> Result<String> {
     }
     found.ok_or_else(|| {
         let e = Error::failed(format!("the checksum file `{origin}` does not list `{name}`"));
-        let listed: Vec<_> = lines.iter().filter_map(|l| l.name).take(5).map(shown).collect();
+        let listed: Vec<_> =
+            lines.iter().filter_map(|l| l.name.as_deref()).take(5).map(shown).collect();
         if other {
             e.cause("it lists the name with another kind of digest only")
                 .hint("Name a SHA-256 checksum file, or give the image's digest as `sha256`.")
@@ -96,19 +101,40 @@ fn parse(line: &str) -> Option<Line<'_>> {
     {
         let sha256 = algorithm.eq_ignore_ascii_case("sha256");
         let fits = is_hex(digest) && (!sha256 || digest.len() == HEX);
-        return fits.then_some(Line { digest, name: Some(name), sha256 });
+        return fits.then_some(Line { digest, name: Some(Cow::Borrowed(name)), sha256 });
     }
+    let escaped = line.strip_prefix('\\');
+    let line = escaped.unwrap_or(line);
     let (digest, rest) = line.split_once(' ').unwrap_or((line, ""));
     // Digests of MD5, SHA-1, SHA-224, SHA-256, SHA-384 and SHA-512.
     if !is_hex(digest) || !matches!(digest.len(), 32 | 40 | 56 | HEX | 96 | 128) {
         return None;
     }
     let name = match rest.strip_prefix([' ', '*']) {
-        Some(name) if !name.is_empty() => Some(name),
-        None if rest.is_empty() => None,
+        Some(name) if !name.is_empty() && escaped.is_some() => Some(Cow::Owned(unescaped(name)?)),
+        Some(name) if !name.is_empty() => Some(Cow::Borrowed(name)),
+        None if rest.is_empty() && escaped.is_none() => None,
         _ => return None,
     };
     Some(Line { digest, name, sha256: digest.len() == HEX })
+}
+
+/// A name as `sha256sum` escapes it (GNU coreutils manual, "md5sum invocation").
+fn unescaped(name: &str) -> Option<String> {
+    let mut out = String::with_capacity(name.len());
+    let mut chars = name.chars();
+    while let Some(c) = chars.next() {
+        out.push(match c {
+            '\\' => match chars.next()? {
+                '\\' => '\\',
+                'n' => '\n',
+                'r' => '\r',
+                _ => return None,
+            },
+            c => c,
+        });
+    }
+    Some(out)
 }
 
 #[cfg(test)]
@@ -138,6 +164,8 @@ mod tests {
         for text in cases {
             assert_eq!(find(&text, "disk.qcow2", "SUMS").expect(&text), a);
         }
+        let escaped = format!("\\{a}  a\\\\b.img\n");
+        assert_eq!(find(&escaped, "a\\b.img", "SUMS").expect("listed"), a);
         let upper = format!("SHA256 (a (1).img) = {b}");
         assert_eq!(find(&upper, "a (1).img", "SUMS").expect("listed"), hex('b'));
     }
@@ -163,6 +191,11 @@ mod tests {
             (format!("{}  disk.qcow2\n", &a[1..]), "line 1 has an unknown form"),
             (format!("{a} disk.qcow2\n"), "unknown form"),
             (format!("SHA256 (disk.qcow2) = {}", &a[1..]), "unknown form"),
+            (format!("\\{a}  disk\\x.qcow2\n"), "unknown form"),
+            (
+                format!("{a}  disk.qcow2\n-----BEGIN PGP SIGNED MESSAGE-----\n\n{b}  disk.qcow2\n"),
+                "line 1 stands outside of what is signed",
+            ),
             ("<html>404</html>".to_owned(), "unknown form"),
         ];
         for (text, word) in cases {
