@@ -279,6 +279,19 @@ fn sudo_is_used_where_it_asks_nothing() {
     host.wait_until("nothing is left", || host.left().is_empty());
 }
 
+/// On a busy host the end of the input can end the program just after its last word.
+#[test]
+fn a_program_that_is_ended_after_its_last_word_has_answered() {
+    let ended = "[ \"$2\" = true ] || { shift; \"$@\"; exit 143; }";
+    let host = Host::start(&[Place::Command("id", "echo 1000"), Place::Command("sudo", ended)]);
+    let (a, b) = (host.path("root"), host.path("b"));
+    tree(&a);
+    copy(&a, &b);
+    let (code, out, err) =
+        host.devbox(&["parity", &host.address("/root"), "b", "--level", "tree"]);
+    assert_eq!(code, 0, "{out}{err}");
+}
+
 #[test]
 fn mounts_are_looked_beneath_and_a_host_where_no_program_runs_is_told_as_one() {
     if !rustix::process::geteuid().is_root() {

@@ -150,12 +150,10 @@ impl Session {
     /// # Errors
     /// It fails, or the connection ends.
     pub(super) fn manifest(&mut self) -> Result<Vec<u8>> {
-        let text = self.answer(|text| {
+        self.answer(|text| {
             let last = text.len().checked_sub(END_LEN).map(|at| &text[at..]);
             last.is_some_and(|last| last.starts_with(END) && last.ends_with(b"\n"))
-        })?;
-        self.finish()?;
-        Ok(text)
+        })
     }
 
     /// The packages, by the databases that the script shows.
@@ -165,7 +163,6 @@ impl Session {
     pub(super) fn packages(&mut self) -> Result<Packages> {
         self.write(b"packages\n");
         let text = self.answer(|text| text == b"end\n" || text.ends_with(b"\nend\n"))?;
-        self.finish()?;
         databases::packages(&text)
             .map_err(|e| e.context(format!("cannot tell the packages of `{}`", self.name)))
     }
@@ -198,8 +195,8 @@ impl Session {
         Ok(String::from_utf8_lossy(&line).into_owned())
     }
 
-    /// Everything until the other side ends. Its standard input stays open until then, since that is how it
-    /// knows that somebody waits.
+    /// Everything until the other side ends. Its standard input stays open until the answer is complete, since
+    /// that is how it knows that somebody waits.
     fn answer(&mut self, complete: impl Fn(&[u8]) -> bool) -> Result<Vec<u8>> {
         let mut text = vec![];
         loop {
@@ -210,7 +207,12 @@ impl Session {
             };
             let len = piece.len();
             if len == 0 {
-                return Ok(text);
+                self.stdin = None;
+                // A program that has said all may be ended by that nobody waits before it ends by itself.
+                return match self.child.wait() {
+                    Ok(status) if status.success() || complete(&text) => Ok(text),
+                    _ => Err(self.failed()),
+                };
             }
             text.extend_from_slice(piece);
             self.stdout.consume(len);
@@ -231,14 +233,6 @@ impl Session {
         let written = self.stdin.as_mut().map(|to| to.write_all(bytes).and_then(|()| to.flush()));
         if !matches!(written, Some(Ok(()))) {
             self.stdin = None;
-        }
-    }
-
-    fn finish(&mut self) -> Result<()> {
-        self.stdin = None;
-        match self.child.wait() {
-            Ok(status) if status.success() => Ok(()),
-            _ => Err(self.failed()),
         }
     }
 
