@@ -58,6 +58,12 @@ pub struct Paths {
 }
 
 impl Paths {
+    /// Digests of files that nobody changed since.
+    #[must_use]
+    pub fn digests(&self) -> PathBuf {
+        self.cache.join("digests")
+    }
+
     /// The folders from the environment: `DEVBOX_HOME` holds all of them if it is set, else the
     /// XDG base directories.
     ///

@@ -192,6 +192,12 @@ async fn two_builds_of_the_same_inputs_have_the_same_content_in_all_formats() {
     assert!(!get("/etc/passwd").expect("there").1.contains("devbox-build"));
     assert!(files.iter().all(|(p, ..)| !p.starts_with("/home/")), "{files:?}");
 
+    // Sealed, as a check of its own says, of the box and of an output of it.
+    for image in ["tiny:1.0.0-dev", "dist/tiny-1.0.0-dev.vhd"] {
+        let out = project.run(&["seal", "--check", image]);
+        assert!(out.status.success(), "{image}: {}{}", text(&out.stdout), text(&out.stderr));
+    }
+
     // Not built again, then built again: nothing differs.
     let reused = project.run(&["build", "--json"]);
     let reused: serde_json::Value = serde_json::from_slice(&reused.stdout).expect("JSON");

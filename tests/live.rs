@@ -287,8 +287,7 @@ fn a_program_that_is_ended_after_its_last_word_has_answered() {
     let (a, b) = (host.path("root"), host.path("b"));
     tree(&a);
     copy(&a, &b);
-    let (code, out, err) =
-        host.devbox(&["parity", &host.address("/root"), "b", "--level", "tree"]);
+    let (code, out, err) = host.devbox(&["parity", &host.address("/root"), "b", "--level", "tree"]);
     assert_eq!(code, 0, "{out}{err}");
 }
 

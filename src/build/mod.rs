@@ -39,6 +39,7 @@ use crate::machine::accel;
 use crate::machine::config::Accelerator;
 use crate::machine::firmware;
 use crate::parity::bytes::Chunks;
+use crate::parity::cache::Cache;
 use crate::parity::content::Content;
 use crate::source::image::ResolvedImage;
 use crate::source::{self, SourceDisk, seed::Seed};
@@ -148,7 +149,7 @@ impl Build<'_> {
             Some(stored) => stored,
             None => self.make(&store, spec1, &self.disk(image).await?, &work).await?,
         };
-        let outputs::Written { outputs, about } = self.outputs(&image, digest).await?;
+        let outputs::Written { outputs, about } = self.outputs(&image, digest, reused).await?;
         work.succeeded();
         self.prune_layers();
         Ok(Built { image, outputs, about, reused })
@@ -423,6 +424,7 @@ impl Build<'_> {
         &self,
         image: &BoxRef,
         source: Option<FileDigest>,
+        reused: bool,
     ) -> Result<outputs::Written> {
         if !self.options.outputs {
             return Ok(outputs::Written::default());
@@ -431,8 +433,10 @@ impl Build<'_> {
             Some(dir) => dir.clone(),
             None => self.spec.dir.join("dist"),
         };
-        let policy = self.options.sandbox;
-        outputs::write(image, self.spec, source, &dir, policy, self.events, self.cancel).await
+        let digests = Cache::new(self.paths.digests());
+        let options =
+            outputs::Options { policy: self.options.sandbox, digests: &digests, reuse: reused };
+        outputs::write(image, self.spec, source, &dir, &options, self.events, self.cancel).await
     }
 }
 

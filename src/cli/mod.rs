@@ -41,6 +41,7 @@ mod reset;
 mod resume;
 mod schema;
 mod screenshot;
+mod seal;
 mod snapshot;
 mod ssh;
 mod ssh_config;
@@ -136,6 +137,7 @@ enum Verb {
     Parity(Box<parity::Args>),
     Digest(digest::Args),
     Manifest(manifest::Args),
+    Seal(seal::Args),
     VerifyAttestation(verify_attestation::Args),
     Completions(completions::Args),
     #[command(hide = true)]
@@ -175,7 +177,7 @@ pub(crate) struct Context {
 impl Context {
     /// Where digests of images are kept.
     pub(crate) fn digests(&self) -> Cache {
-        Cache::new(self.paths.cache.join("digests"))
+        Cache::new(self.paths.digests())
     }
 
     /// What work on machines needs.
@@ -276,6 +278,7 @@ fn run(cli: Cli) -> Result<u8> {
         Verb::Parity(args) => return parity::run(*args, &ctx),
         Verb::Digest(args) => return digest::run(args, &ctx),
         Verb::Manifest(args) => return manifest::run(args, &ctx),
+        Verb::Seal(args) => return seal::run(args, &ctx),
         Verb::VerifyAttestation(args) => return verify_attestation::run(args, &ctx),
         Verb::Init(args) => init::run(args, &ctx),
         Verb::Validate(args) => validate::run(args, &ctx),

@@ -84,16 +84,20 @@ impl Cache {
     #[must_use]
     pub fn place(&self, path: &Path, level: Level, limits: &Limits) -> Option<Place> {
         let image = Stamp::of(path).ok()?;
-        let program = Stamp::of(&std::env::current_exe().ok()?).ok()?;
         // A box of the store is a file that is named by its digest. The path as it was given too:
         // the extents of a VMDK are looked for beside a link, not beside what it leads to.
         let name = (std::path::absolute(path).ok()?, std::fs::canonicalize(path).ok()?);
         let limits = Limits { deadline: None, ..*limits };
-        let question = format!(
-            "{} {image:?} {name:?} {limits:?} {} {program:?}",
-            level.as_str(),
-            env!("CARGO_PKG_VERSION")
-        );
+        let question = format!("{} {image:?} {name:?} {limits:?}", level.as_str());
+        self.place_of(&question)
+    }
+
+    /// Where the answer to any question would be, which has to name all that the answer depends on besides the files
+    /// and this program.
+    #[must_use]
+    pub fn place_of(&self, question: &str) -> Option<Place> {
+        let program = Stamp::of(&std::env::current_exe().ok()?).ok()?;
+        let question = format!("{question} {} {program:?}", env!("CARGO_PKG_VERSION"));
         let file = self.folder.join(FileDigest::of(question.as_bytes()).hex());
         Some(Place { file, question })
     }
@@ -126,6 +130,16 @@ impl Cache {
         if files.iter().all(|(path, stamp)| stamp.rested(began, RESTED) && is_honest(path)) {
             // A cache that cannot be written is none.
             let _ = self.write(place, files, answer);
+        }
+    }
+
+    /// Keeps what is known of a file that this program has just written: `written` is its stamp before it was read
+    /// back, under the name it had then. Nothing is kept if somebody else wrote to it since.
+    pub fn put_own(&self, place: &Place, path: &Path, written: &Stamp, answer: &Answer) {
+        let Ok(now) = Stamp::of(path) else { return };
+        // Renaming changes the ctime alone, and every write the mtime, once the clock has moved on from it.
+        if now.has_contents_of(written) && is_honest(path) {
+            let _ = self.write(place, &[(path.to_owned(), now)], answer);
         }
     }
 

@@ -49,6 +49,21 @@ impl Stamp {
     }
 }
 
+impl Stamp {
+    /// Whether it is the same file with the same mtime, under whatever name, and that mtime is older than a clock's
+    /// grain: whoever wrote to it since would have moved it.
+    #[must_use]
+    pub fn has_contents_of(&self, before: &Stamp) -> bool {
+        const GRAIN: i128 = 20_000_000;
+        let nanos =
+            |(seconds, nanos): (i64, i64)| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+        self.plain
+            && (self.device, self.inode, self.size, self.mtime)
+                == (before.device, before.inode, before.size, before.mtime)
+            && nanos(self.ctime) - nanos(self.mtime) > GRAIN
+    }
+}
+
 impl From<&Metadata> for Stamp {
     fn from(meta: &Metadata) -> Self {
         Stamp {

@@ -3,6 +3,7 @@
 //! no guest has to boot.
 
 mod about;
+mod again;
 mod desk;
 mod faults;
 mod formats;

@@ -16,6 +16,7 @@ mod gce;
 mod identity;
 mod ova;
 mod partial;
+mod reuse;
 mod stream;
 mod vagrant;
 mod xen;
@@ -35,6 +36,8 @@ use crate::event::Events;
 use crate::exec::sandbox::Policy;
 use crate::image::ReadAt;
 use crate::image::container::Format;
+use crate::parity::cache::Cache;
+use crate::parity::watch::Stamp;
 use crate::spec::{Machine, OutputFormat, Spec};
 use crate::store::BoxRef;
 
@@ -63,6 +66,24 @@ pub struct Output {
     pub beside: Vec<PathBuf>,
 }
 
+impl Output {
+    fn of_file(format: OutputFormat, path: PathBuf, size: u64, sha256: FileDigest) -> Self {
+        let stored = crate::host::stored_bytes(&path);
+        Output { format: format.as_str(), path, size, sha256, stored, beside: vec![] }
+    }
+}
+
+/// How outputs are written.
+#[derive(Debug)]
+pub(super) struct Options<'a> {
+    /// Whether `qemu-img` may read disks where this host cannot isolate it.
+    pub(super) policy: Policy,
+    /// What is known of files that nobody changed.
+    pub(super) digests: &'a Cache,
+    /// Leaves an output of the same box that is as it was written.
+    pub(super) reuse: bool,
+}
+
 /// A small file that belongs to an output.
 struct Beside {
     /// What its name ends in, behind the box's name and version.
@@ -73,6 +94,8 @@ struct Beside {
 /// What outputs are written of, and where.
 struct Work {
     image: BoxRef,
+    /// What is known of files that nobody changed.
+    digests: Cache,
     machine: Machine,
     dir: PathBuf,
     policy: Policy,
@@ -115,7 +138,7 @@ pub(super) async fn write(
     spec: &Spec,
     source: Option<FileDigest>,
     dir: &Path,
-    policy: Policy,
+    options: &Options<'_>,
     events: &Events,
     cancel: &CancellationToken,
 ) -> Result<Written> {
@@ -126,20 +149,32 @@ pub(super) async fn write(
     let work = Arc::new(Work {
         image: image.clone(),
         machine: spec.machine.clone(),
+        digests: options.digests.clone(),
         dir: dir.to_owned(),
-        policy,
+        policy: options.policy,
         cancel: cancel.clone(),
     });
-    let data = allocated(&*work.disk()?)?;
-    // One more: what is packed takes its place twice, while it is written or read back.
-    let copies = spec.outputs.len() as u64 + 1;
-    check_space(dir, data.saturating_mul(copies), "the outputs")?;
+    let names: Vec<_> = spec.outputs.iter().map(|f| (*f, work.base() + suffix(*f))).collect();
+    let known: Vec<_> = names
+        .iter()
+        .map(|(format, name)| options.reuse.then(|| reuse::find(&work, *format, name)).flatten())
+        .collect();
+    let new = known.iter().filter(|output| output.is_none()).count() as u64;
+    if new > 0 {
+        let data = allocated(&*work.disk()?)?;
+        // One more: what is packed takes its place twice, while it is written or read back.
+        check_space(dir, data.saturating_mul(new + 1), "the outputs")?;
+    }
     let mut outputs = vec![];
-    for format in &spec.outputs {
+    for ((format, name), known) in names.iter().zip(known) {
         let start = Instant::now();
-        let name = format!("{}{}", work.base(), suffix(*format));
+        if let Some(known) = known {
+            events.note(format!("{} is as it was written", known.path.display()));
+            outputs.push(with_small_files(&work, *format, name, known)?);
+            continue;
+        }
         events.phase(format!("Writing {name}"));
-        let output = one(&work, *format, &name).await?;
+        let output = one(&work, *format, name).await?;
         events.done(format!("{} written and read back", output.path.display()), start.elapsed());
         outputs.push(output);
     }
@@ -177,6 +212,8 @@ async fn one(work: &Arc<Work>, format: OutputFormat, name: &str) -> Result<Outpu
     crash::point("build.output-written");
     let expected = work.image.config().bytes1;
     let file = partial.path().to_owned();
+    fs::File::open(&file)?.sync_all()?;
+    let written = Stamp::of(&file)?;
     let (found, sha256, size) = blocking(work, move |work| {
         let found = checks::bytes1(&file, form, &work.dir)?;
         let (sha256, size) = stream::digest(&file, &work.cancel)?;
@@ -193,13 +230,23 @@ async fn one(work: &Arc<Work>, format: OutputFormat, name: &str) -> Result<Outpu
             .hint("Run the build again; if it happens again, this `qemu-img` cannot be trusted."));
     }
     partial.publish(&path)?;
-    let mut beside = vec![];
+    reuse::keep(work, format, &path, &written, sha256);
+    let output = Output::of_file(format, path, size, sha256);
+    with_small_files(work, format, name, output)
+}
+
+/// The output with the small files that belong to it.
+fn with_small_files(
+    work: &Work,
+    format: OutputFormat,
+    name: &str,
+    mut output: Output,
+) -> Result<Output> {
     for file in small_files(work, format, name) {
         let name = format!("{}{}", work.base(), file.suffix);
-        beside.push(small(&work.dir, &name, &file.bytes)?);
+        output.beside.push(small(&work.dir, &name, &file.bytes)?);
     }
-    let stored = crate::host::stored_bytes(&path);
-    Ok(Output { format: format.as_str(), path, size, sha256, stored, beside })
+    Ok(output)
 }
 
 /// Writes the bytes of an output to `out`, and says in what form they are.
