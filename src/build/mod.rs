@@ -138,6 +138,9 @@ impl Build<'_> {
     /// The stages, in order.
     async fn run(&self) -> Result<Built> {
         self.check_host()?;
+        if !self.spec.tested {
+            self.events.warn("the spec says `tested = false`: whoever wrote it could not build it");
+        }
         let store = Store::open(&self.paths.store)?;
         let mut work = Workspace::open(self.spec, self.paths)?;
         let image = self.image().await?;

@@ -30,10 +30,16 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
                     "file": file.display().to_string(),
                     "name": found.name,
                     "version": found.version,
+                    "tested": found.tested,
                     "problems": [],
                 })))?;
             } else {
                 ui::line(&format!("`{}` is valid: {}", file.display(), summary(&found)))?;
+                if !found.tested {
+                    ui::line(
+                        "`tested = false`: whoever wrote it could not build it; its comments say what was not tried",
+                    )?;
+                }
             }
             Ok(exit::OK)
         }

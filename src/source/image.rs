@@ -8,14 +8,14 @@ use tokio_util::sync::CancellationToken;
 use super::address::Address;
 use super::checksum;
 use super::fetch::{Fetcher, hash_file};
-use super::signature::{Keys, Signed};
+use super::signature::{KeyFile, Keys, Signed};
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::host::{Paths, private_dir};
 use crate::image::container::{self, Format, Options};
 use crate::spec::types::{Checksum, ImageSource, InputFormat, Location};
 
-/// Largest checksum file; those of distributions have some KiB.
+/// Largest checksum file, signature or file of keys; those of distributions have some KiB, their keys some 100.
 const MAX_CHECKSUM_FILE: u64 = 1 << 20;
 
 /// A source image that is what its spec says.
@@ -130,7 +130,12 @@ async fn expected(
                 None => None,
                 Some(at) => Some(small(fetcher, at, "signature", false, events, cancel).await?),
             };
-            let keys = Keys::read(&signing.keys, &signing.fingerprints)?;
+            let mut files = vec![];
+            for at in &signing.keys {
+                let (bytes, name) = small(fetcher, at, "key file", false, events, cancel).await?;
+                files.push(KeyFile { name, bytes });
+            }
+            let keys = Keys::read(&files, &signing.fingerprints)?;
             keys.verified(Signed {
                 text: &utf8(text, &origin)?,
                 origin: &origin,
@@ -287,7 +292,11 @@ mod tests {
             location: Location::Path(at("disk.img")),
             checksum: Checksum::File(Location::Path(at("SUMS"))),
             format: None,
-            signing: Some(Signing { keys: vec![at("key")], fingerprints: vec![], signature: None }),
+            signing: Some(Signing {
+                keys: vec![Location::Path(at("key"))],
+                fingerprints: vec![],
+                signature: None,
+            }),
         };
         let e = resolved(dir.path(), &source).await.expect_err("unsigned");
         assert_eq!(e.kind(), Kind::Trust);

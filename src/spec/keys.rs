@@ -89,6 +89,8 @@ keys! {
     SEAL: "seal", Shape::Table(&SEAL_TABLE), Default("all defaults"), "How the image is sealed.";
     /// `outputs`.
     OUTPUTS: "outputs", Shape::Set(&Shape::Choice(OUTPUT_FORMATS)), Default("none"), "Formats that `devbox build` writes from the stored box; see [outputs](outputs.md).";
+    /// `tested`.
+    TESTED: "tested", Shape::Boolean, Default("true"), "`false` says that whoever wrote the file could not build it; `devbox validate` and `devbox build` say so too. No part of the image.";
     /// `deploy`.
     DEPLOY: "deploy", Shape::Table(&DEPLOY_TABLE), Default("nothing"), "What else `devbox build` writes, for those who bring the outputs to production.";
     /// `machine`.
@@ -124,7 +126,7 @@ keys! {
     /// `source.checksums`.
     IMAGE_CHECKSUMS: "checksums", Shape::Text(&grammar::HOST_PATH), OneOf("checksum"), "Path or address of a checksum file (GNU or BSD form, clear-signed or not) that lists the image by its file name.";
     /// `source.keys`.
-    IMAGE_KEYS: "keys", Shape::Set(&Shape::Text(&grammar::HOST_PATH)), Default("none; then nobody has to have signed it"), "Files of OpenPGP public keys, armoured or not. One of these keys has to have signed `checksums`.";
+    IMAGE_KEYS: "keys", Shape::Set(&Shape::Text(&grammar::HOST_PATH)), Default("none; then nobody has to have signed it"), "Paths or addresses of files of OpenPGP public keys, armoured or not. One of these keys has to have signed `checksums`. With an address, `fingerprints` says which keys are meant.";
     /// `source.fingerprints`.
     IMAGE_FINGERPRINTS: "fingerprints", Shape::Set(&Shape::Text(&grammar::FINGERPRINT)), Default("all keys of `keys`"), "Fingerprints of those keys of `keys` that may sign.";
     /// `source.signature`.
@@ -360,8 +362,8 @@ pub static SPEC: Table = Table {
     path: "",
     about: "One box: what its image is made of, and how a dev box runs it.",
     keys: &[
-        &NAME, &VERSION, &ARCH, &SOURCE, &STEPS, &SEAL, &OUTPUTS, &DEPLOY, &MACHINE, &MACHINES,
-        &NETWORK, &MOUNTS, &PROVISION, &HOOKS, &PARITY,
+        &NAME, &VERSION, &ARCH, &TESTED, &SOURCE, &STEPS, &SEAL, &OUTPUTS, &DEPLOY, &MACHINE,
+        &MACHINES, &NETWORK, &MOUNTS, &PROVISION, &HOOKS, &PARITY,
     ],
 };
 

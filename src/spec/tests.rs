@@ -206,6 +206,20 @@ fn an_image_source_takes_a_path_or_an_address_and_one_checksum() {
         signing.signature,
         Some(Location::Url("https://h.example/SHA256SUMS.gpg".to_owned()))
     );
+    let fetched = format!("{listed}\nkeys = [\"https://h.example/key.asc\"]\n");
+    let Source::Image(image) =
+        of(&format!("{fetched}fingerprints = [\"{print}\"]")).expect("valid").source
+    else {
+        panic!("image")
+    };
+    assert_eq!(
+        image.signing.expect("signed").keys,
+        [Location::Url("https://h.example/key.asc".to_owned())]
+    );
+    assert_eq!(
+        what(of(&fetched)),
+        ["a key that comes from an address is known by nothing but that address"]
+    );
     for (more, why) in [
         ("keys = []", "`keys` is empty"),
         ("signature = \"disk.qcow2\"", "`signature` says nothing without `keys`"),

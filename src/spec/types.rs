@@ -25,6 +25,8 @@ pub struct Spec {
     pub version: String,
     /// `arch`: Debian's name of the guest's architecture.
     pub arch: Arch,
+    /// `tested`: whether whoever wrote the file has built it. No part of the image.
+    pub tested: bool,
     /// `[source]`: what the image starts from.
     pub source: Source,
     /// `[[steps]]`: what is done in the guest, in order.
@@ -297,8 +299,8 @@ pub struct ImageSource {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signing {
     /// `keys`: files of OpenPGP public keys, at least one.
-    pub keys: Vec<PathBuf>,
-    /// `fingerprints`: upper-case hex; all keys of the files may sign if empty.
+    pub keys: Vec<Location>,
+    /// `fingerprints`: upper-case hex; all keys of the files may sign if empty, and then all are files of the host.
     pub fingerprints: Vec<String>,
     /// `signature`: the file beside the checksum file; that one is clear-signed if absent.
     pub signature: Option<Location>,

@@ -14,6 +14,15 @@ fn a_valid_spec_says_what_it_is() {
 }
 
 #[test]
+fn a_spec_that_nobody_built_says_so() {
+    let s = Sandbox::new();
+    s.write("devbox.toml", "name = \"web\"\nversion = \"1.0.0\"\ntested = false\n[source]\ntype = \"packages\"\nsuite = \"bookworm\"\n");
+    let out = s.run(&["validate"]);
+    assert!(out.contains("`tested = false`: whoever wrote it could not build it"), "{out}");
+    assert!(s.run(&["validate", "--json"]).contains("\"tested\": false"), "{out}");
+}
+
+#[test]
 fn all_problems_are_shown_with_their_lines() {
     let s = Sandbox::new();
     s.write("devbox.toml", BAD);

@@ -5,8 +5,6 @@ mod armor;
 mod packet;
 mod status;
 
-use std::path::{Path, PathBuf};
-
 use fs_err as fs;
 
 use self::status::{Signature, Verdict};
@@ -14,8 +12,6 @@ use super::checksum::clearsigned;
 use crate::error::{Error, Kind, Result};
 use crate::exec::tools;
 
-/// Largest file of keys; that of a whole distribution has some 100 KiB.
-const MAX_KEYS: u64 = 4 << 20;
 /// Magic of GnuPG's own database of keys, and where it stands (GnuPG's kbx/keybox-blob.c).
 const KEYBOX: (usize, &[u8]) = (8, b"KBXf");
 
@@ -26,6 +22,15 @@ pub struct Keys {
     fingerprints: Vec<String>,
     /// Of these, those that may sign; all where the spec names none.
     trusted: Vec<String>,
+}
+
+/// A file of public keys, armoured or not.
+#[derive(Debug, Clone)]
+pub struct KeyFile {
+    /// What the file is called in messages.
+    pub name: String,
+    /// All of it.
+    pub bytes: Vec<u8>,
 }
 
 /// A signed text as it came.
@@ -40,11 +45,11 @@ pub struct Signed<'a> {
 }
 
 impl Keys {
-    /// Reads files of public keys, armoured or not. `only`: fingerprints of those that may sign, all if empty.
+    /// Reads files of public keys. `only`: fingerprints of those that may sign, all if empty.
     ///
     /// # Errors
-    /// A file cannot be read, or holds no public keys; a fingerprint is that of no key in them.
-    pub fn read(files: &[PathBuf], only: &[String]) -> Result<Self> {
+    /// A file holds no public keys; a fingerprint is that of no key in them.
+    pub fn read(files: &[KeyFile], only: &[String]) -> Result<Self> {
         let mut packets = vec![];
         let mut fingerprints = vec![];
         for file in files {
@@ -137,25 +142,21 @@ impl Keys {
 }
 
 /// The keys of one file, as packets, and their fingerprints.
-fn key_file(file: &Path) -> Result<(Vec<u8>, Vec<String>)> {
+fn key_file(file: &KeyFile) -> Result<(Vec<u8>, Vec<String>)> {
     let wrong = |why: String| {
-        Error::failed(format!("`{}` is no file of public keys", file.display()))
+        Error::failed(format!("`{}` is no file of public keys", file.name))
             .cause(why)
             .hint("Write one with `gpg --export --armor FINGERPRINT`.")
     };
-    let size = fs::metadata(file)?.len();
-    if size > MAX_KEYS {
-        return Err(wrong(format!("it has {size} bytes")));
-    }
-    let bytes = fs::read(file)?;
+    let bytes = &file.bytes;
     if bytes.get(KEYBOX.0..).is_some_and(|rest| rest.starts_with(KEYBOX.1)) {
         return Err(wrong("it is a keybox of GnuPG".to_owned()));
     }
-    let packets = match std::str::from_utf8(&bytes) {
+    let packets = match std::str::from_utf8(bytes) {
         // The first byte of a packet is none of ASCII.
         Ok(text) => armor::keys(text).map_err(wrong)?,
-        Err(_) if bytes.first().is_some_and(|byte| byte & 0x80 != 0) => bytes,
-        Err(_) => armor::keys(&String::from_utf8_lossy(&bytes)).map_err(wrong)?,
+        Err(_) if bytes.first().is_some_and(|byte| byte & 0x80 != 0) => bytes.clone(),
+        Err(_) => armor::keys(&String::from_utf8_lossy(bytes)).map_err(wrong)?,
     };
     let fingerprints = packet::fingerprints(&packets).map_err(wrong)?;
     Ok((packets, fingerprints))

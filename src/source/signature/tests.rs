@@ -1,5 +1,6 @@
 //! Signatures by real `gpg`.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use super::*;
@@ -71,6 +72,15 @@ impl Drop for Signer {
     }
 }
 
+/// The keys of these files.
+fn read(files: &[PathBuf], only: &[String]) -> Result<Keys> {
+    let file = |path: &PathBuf| KeyFile {
+        name: path.display().to_string(),
+        bytes: fs::read(path).expect("read"),
+    };
+    Keys::read(&files.iter().map(file).collect::<Vec<_>>(), only)
+}
+
 const TEXT: &str = "# sums\n- a line with a dash\nabc  disk.img\n";
 
 fn detached<'a>(text: &'a str, signature: &'a [u8]) -> Signed<'a> {
@@ -85,7 +95,7 @@ fn clear(text: &str) -> Signed<'_> {
 fn what_a_named_key_signed_is_taken_in_every_form() {
     let signer = Signer::new(&["ann", "bob"]);
     for options in [&["--armor"][..], &[]] {
-        let keys = Keys::read(&[signer.key("ann", options), signer.key("bob", options)], &[]);
+        let keys = read(&[signer.key("ann", options), signer.key("bob", options)], &[]);
         let keys = keys.expect("keys");
         assert_eq!(keys.fingerprints, [signer.print("ann"), signer.print("bob")]);
         for armour in [&["--armor", "--detach-sign"][..], &["--detach-sign"]] {
@@ -101,14 +111,14 @@ fn what_a_named_key_signed_is_taken_in_every_form() {
         .map(|key| fs::read(key).expect("read"))
         .concat();
     let joined = signer.file("both.asc", &joined);
-    assert_eq!(Keys::read(&[joined], &[]).expect("keys").fingerprints.len(), 2);
+    assert_eq!(read(&[joined], &[]).expect("keys").fingerprints.len(), 2);
 }
 
 #[test]
 fn anybody_else_and_anything_changed_is_refused_with_both_sides_named() {
     let signer = Signer::new(&["ann", "bob"]);
     let (ann, bob) = (signer.print("ann"), signer.print("bob"));
-    let keys = Keys::read(&[signer.key("ann", &["--armor"])], &[]).expect("keys");
+    let keys = read(&[signer.key("ann", &["--armor"])], &[]).expect("keys");
     let refused = |keys: &Keys, signed: Signed<'_>, why: &str| {
         let e = keys.verified(signed).expect_err(why);
         assert_eq!(e.kind(), Kind::Trust, "{e}");
@@ -132,10 +142,10 @@ fn anybody_else_and_anything_changed_is_refused_with_both_sides_named() {
 
     // Of the two keys at hand only one may sign.
     let both = [signer.key("ann", &[]), signer.key("bob", &[])];
-    let only = Keys::read(&both, &[ann.to_lowercase()]).expect("keys");
+    let only = read(&both, &[ann.to_lowercase()]).expect("keys");
     assert!(only.verified(detached(TEXT, &by_ann)).is_ok());
     refused(&only, detached(TEXT, &by_bob), "`fingerprints` leaves out");
-    let e = Keys::read(&both[..1], &[bob]).expect_err("no such key").to_string();
+    let e = read(&both[..1], &[bob]).expect_err("no such key").to_string();
     assert!(e.contains("no key in `keys` has the fingerprint"), "{e}");
 }
 
@@ -150,7 +160,7 @@ fn a_key_that_was_revoked_signs_nothing_any_more() {
         fs::read_to_string(stored).expect("made with the key").replace("\n:---", "\n---");
     let file = signer.file("revocation", revocation.as_bytes());
     signer.gpg(&[], &["--import", file.to_str().expect("UTF-8")]);
-    let keys = Keys::read(&[signer.key("ann", &["--armor"])], &[]).expect("keys");
+    let keys = read(&[signer.key("ann", &["--armor"])], &[]).expect("keys");
     let e = keys.verified(detached(TEXT, &signature)).expect_err("revoked").to_string();
     assert!(e.contains("a key that was revoked"), "{e}");
 }
@@ -167,7 +177,7 @@ fn a_file_that_is_no_public_key_is_refused() {
         (b"", "no block of public keys"),
     ] {
         let file = signer.file("k", bytes);
-        let e = Keys::read(&[file], &[]).expect_err(why).to_string();
+        let e = read(&[file], &[]).expect_err(why).to_string();
         assert!(e.contains(why), "{why}: {e}");
     }
 }

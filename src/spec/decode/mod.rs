@@ -29,6 +29,7 @@ pub(crate) fn spec(table: &DeTable<'_>, dir: &Path, c: &mut Collector) -> Option
     let name = top.text(&keys::NAME, c).map(|at| at.value);
     let version = top.text(&keys::VERSION, c).map(|at| at.value);
     let arch = arch(&top, c);
+    let tested = top.boolean(&keys::TESTED, c).unwrap_or(true);
     let source = source::source(&top, dir, c);
     let steps = steps::steps(&top, dir, arch, c);
     let seal = seal(&top, name.as_deref(), c);
@@ -47,6 +48,7 @@ pub(crate) fn spec(table: &DeTable<'_>, dir: &Path, c: &mut Collector) -> Option
         name: name?,
         version: version?,
         arch: arch?,
+        tested,
         source: source?,
         steps,
         seal: seal?,

@@ -110,7 +110,16 @@ fn signing(table: &Reader<'_, '_>, dir: &Path, listed: bool, c: &mut Collector) 
         (_, _, _, true) => wrong("keys", "`keys` is empty", "Name a file, or remove the key."),
         _ => {}
     }
-    let keys = keys?.iter().map(|at| resolve(at, dir, Expect::File, c)).collect();
+    if let Some(at) = keys.iter().flatten().find(|at| at.value.contains("://"))
+        && fingerprints.is_none()
+    {
+        let what = "a key that comes from an address is known by nothing but that address";
+        c.report(&at.path, at.span.clone(), what).hint = Some(
+            "Write the key's fingerprint into `fingerprints`, from a page of the publisher."
+                .to_owned(),
+        );
+    }
+    let keys = keys?.iter().filter_map(|at| location(at, dir, c)).collect();
     let signature = match &signature {
         Some(at) => Some(location(at, dir, c)?),
         None => None,
