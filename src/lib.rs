@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`cli`] | the verbs; one verb, one file |
 //! | [`spec`] | `devbox.toml`: types, parse, defaults, validate (all problems at once), schema |
+//! | [`lock`] | `devbox.lock`: its text, whether it fits a spec |
 //! | [`source`] | inputs to verified bytes: a disk from packages, or a fetched image |
 //! | [`project`] | the machines of one project: which there are, how they come up and go down together |
 //! | [`helper`] | the process beside a project's machines: their switch, their clocks |
@@ -22,8 +23,8 @@
 //! | [`os`] | what differs between Linux, macOS and Windows |
 //! | [`host`], [`exec`], [`digest`], [`event`], [`error`], [`ui`], [`crash`] | leaves |
 //!
-//! Who may call whom: `cli` -> `project` -> `helper`, `build`, `machine`, `live`, `parity`, `attest`, `store` -> `spec`,
-//! `source`, `guest`, `image` -> leaves. `machine` knows no spec, store or build. `image` and `parity` start no
+//! Who may call whom: `cli` -> `project` -> `helper`, `build`, `machine`, `live`, `parity`, `attest`, `store` -> `lock`,
+//! `spec`, `source`, `guest`, `image` -> leaves. `machine` knows no spec, store or build. `image` and `parity` start no
 //! program and no machine. Only [`ui`] prints, only `main` exits, only [`exec`], [`os`], [`live`] and
 //! `machine::process` start programs.
 
@@ -55,6 +56,9 @@ pub mod image;
 // Gives what it sees to `parity`.
 #[cfg(feature = "images")]
 pub mod live;
+// What it writes down is made by `build`.
+#[cfg(feature = "images")]
+pub mod lock;
 pub mod machine;
 pub mod os;
 // Hashes what `image` reads.

@@ -207,7 +207,9 @@ fn debian() -> PathBuf {
     };
     let (seed, events, cancel) =
         (Seed::from_text("t"), Events::new(Silent), CancellationToken::new());
-    let build = packages::build(&spec, Arch::Amd64, None, &seed, &paths, &events, &cancel);
+    let wanted =
+        packages::Wanted { spec: &spec, arch: Arch::Amd64, epoch: None, seed: &seed, locked: None };
+    let build = packages::build(&wanted, &paths, &events, &cancel);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(build).unwrap_or_else(|e| panic!("{e}")).path
 }

@@ -82,7 +82,10 @@ async fn a_disk_is_made_once_and_reused() {
     let (seed, cancel, said) = (Seed::from_text("t"), CancellationToken::new(), Said::default());
     let events = Events::new(said.clone());
     let host = host_lists();
-    let first = packages::build(&spec(), Arch::Amd64, None, &seed, &paths, &events, &cancel).await;
+    let spec = spec();
+    let wanted =
+        packages::Wanted { spec: &spec, arch: Arch::Amd64, epoch: None, seed: &seed, locked: None };
+    let first = packages::build(&wanted, &paths, &events, &cancel).await;
     let first = first.unwrap_or_else(|e| panic!("{e}\n{}", said.text()));
     let meta = std::fs::metadata(&first.path).expect("the disk is there");
     assert_eq!(meta.len(), first.size);
@@ -96,7 +99,7 @@ async fn a_disk_is_made_once_and_reused() {
         assert!(!listing.contains(gone), "{listing}");
     }
 
-    let again = packages::build(&spec(), Arch::Amd64, None, &seed, &paths, &events, &cancel).await;
+    let again = packages::build(&wanted, &paths, &events, &cancel).await;
     assert_eq!(again.expect("reused"), first);
     assert!(said.text().contains("reusing their disk"), "{}", said.text());
 }

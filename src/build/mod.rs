@@ -11,6 +11,7 @@ mod files;
 mod guest;
 pub(crate) mod hardware;
 pub mod layers;
+pub mod lock;
 mod mirror;
 pub mod on_error;
 mod outputs;
@@ -46,6 +47,7 @@ use crate::source::{self, SourceDisk, seed::Seed};
 use crate::spec::{self, Firmware, InputFormat, Source, Spec};
 use crate::store::{BoxConfig, BoxRef, Existing, Outcome, Staged, Store};
 
+pub use lock::Pinned;
 pub use mirror::Loan;
 pub use on_error::OnError;
 pub use outputs::Output;
@@ -68,6 +70,8 @@ pub struct Options {
     pub no_cache: bool,
     /// Runs this step, by name or number, and those after it, whatever the cache of steps has.
     pub from_step: Option<String>,
+    /// The lock that the build keeps to.
+    pub lock: Option<Pinned>,
     /// How many seconds the clock of the steps' guest goes ahead of the host's.
     pub clock_ahead: i64,
     /// What is done after a step has failed.
@@ -101,6 +105,8 @@ pub async fn run(
     events: &Events,
     cancel: &CancellationToken,
 ) -> Result<Built> {
+    let pinned = options.lock.as_ref().map(|pinned| pinned.lock.pin(spec));
+    let spec = pinned.as_ref().unwrap_or(spec);
     let build = Build { spec, paths, options, events, cancel };
     // A build that could not read something has failed; only a comparison can be undetermined.
     build.run().await.map_err(|e| match e.kind() {
@@ -146,7 +152,10 @@ impl Build<'_> {
         let image = self.image().await?;
         let spec1 = spec::digest::spec1(self.spec, image.as_ref().map(|(_, digest)| digest))?;
         let digest = image.as_ref().map(|(_, digest)| *digest);
-        let stored = self.reusable(&store, spec1)?;
+        let stored = match self.reusable(&store, spec1)? {
+            Some(stored) => self.as_locked(stored).await?,
+            None => None,
+        };
         let reused = stored.is_some();
         let image = match stored {
             Some(stored) => stored,
@@ -249,17 +258,6 @@ impl Build<'_> {
         }
     }
 
-    async fn packages_disk(&self) -> Result<SourceDisk> {
-        let Spec { name, arch, seal, source, .. } = self.spec;
-        let Source::Packages(packages) = source else {
-            return Err(Error::failed("the spec's source is not `packages`"));
-        };
-        let seed = Seed::from_text(name);
-        let (events, cancel) = (self.events, self.cancel);
-        source::packages::build(packages, *arch, seal.epoch, &seed, self.paths, events, cancel)
-            .await
-    }
-
     /// An image as the disk to start from. Its date is that of its newest file.
     fn image_disk(&self, image: ResolvedImage) -> Result<SourceDisk> {
         let format = source_format(&image)?;
@@ -296,6 +294,7 @@ impl Build<'_> {
         let accelerator = self.accelerator().await?;
         let done = self.provision(source, &self.spec.steps, work, accelerator).await?;
         let Provisioned { chain, values, .. } = &done;
+        self.refuse_other_packages(chain).await?;
         let overlay = work.file("disk.qcow2");
         let (top, format) = chain.top();
         outputs::overlay(top, format, source.size, &overlay, self.options.sandbox)?;

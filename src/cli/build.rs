@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use crate::build::{self, Built, Options};
-use crate::cli::Context;
 use crate::cli::on_error::Wish;
 use crate::cli::verify::{self, Verified};
+use crate::cli::{Context, lock};
 use crate::error::{Result, exit};
 use crate::exec::sandbox::Policy;
 use crate::{spec, ui};
@@ -44,6 +44,11 @@ pub(crate) struct Args {
     /// What to do when a step fails.
     #[arg(long, value_name = "WHAT", default_value = "cleanup")]
     on_error: Wish,
+    /// Keep to `devbox.lock`: fail where an input or a package is another one.
+    ///
+    /// Ends with 2 before anything is built if there is no lock, or if it does not fit the spec.
+    #[arg(long, conflicts_with = "until_step")]
+    locked: bool,
     /// Build it a second time, from nothing and in another environment, and say whether both match.
     ///
     /// Ends with 1 if they differ, and says in what. A box that is in the store already is not built anew for this:
@@ -69,7 +74,15 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
     if args.vary {
         spec.machine.cpus += 1;
     }
+    let lock = match args.locked {
+        true => Some(lock::pinned(&spec)?),
+        false => {
+            lock::tell_stale(&spec, ctx);
+            None
+        }
+    };
     let options = Options {
+        lock,
         output_dir: args.output_dir,
         outputs: !args.vary,
         clock_ahead: if args.vary { AHEAD } else { 0 },

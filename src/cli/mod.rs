@@ -22,6 +22,7 @@ mod init;
 mod limits;
 mod list;
 mod live_args;
+mod lock;
 mod logs;
 mod machine;
 mod manifest;
@@ -106,6 +107,7 @@ enum Verb {
     Validate(validate::Args),
     Schema(schema::Args),
     Build(build::Args),
+    Lock(lock::Args),
     Up(up::Args),
     Halt(halt::Args),
     Reload(reload::Args),
@@ -284,6 +286,7 @@ fn run(cli: Cli) -> Result<u8> {
         Verb::Validate(args) => validate::run(args, &ctx),
         Verb::Schema(args) => schema::run(args, &ctx),
         Verb::Build(args) => build::run(args, &ctx),
+        Verb::Lock(args) => lock::run(args, &ctx),
         Verb::Up(args) => up::run(args, &ctx),
         Verb::Halt(args) => halt::run(args, &ctx),
         Verb::Reload(args) => reload::run(args, &ctx),

@@ -28,6 +28,8 @@ pub(super) struct Suite {
     pub(super) date: i64,
     /// Digest of what the index says about the packages that can be installed.
     pub(super) packages: String,
+    /// The compressed lists of packages: path below the suite, and SHA-256, as the signed index has them.
+    pub(super) lists: Vec<(String, String)>,
 }
 
 /// Finds a mirror for each suite and reads its index.
@@ -158,6 +160,19 @@ fn host_mirror<'a>(
     })
 }
 
+/// Fetches a file of the archive as `apt-get` would.
+pub(super) async fn fetch(
+    address: String,
+    to: &std::path::Path,
+    scratch: &Scratch,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let mut fetch = std::process::Command::new(APT_HELPER);
+    fetch.args(["-o", "Acquire::Retries=3", "download-file"]);
+    fetch.arg(address).arg(to).stdin(scratch.stdin()?);
+    exec::group::run(fetch, |_| {}, cancel).await.map(drop)
+}
+
 async fn read(
     name: &str,
     mirror: &str,
@@ -171,10 +186,8 @@ async fn read(
     for file in [&signed, &text] {
         let _ = fs::remove_file(file);
     }
-    let mut fetch = std::process::Command::new(APT_HELPER);
-    fetch.args(["-o", "Acquire::Retries=3", "download-file"]);
-    fetch.arg(format!("{mirror}/dists/{name}/InRelease")).arg(&signed).stdin(scratch.stdin()?);
-    if let Err(e) = exec::group::run(fetch, |_| {}, cancel).await {
+    let address = format!("{mirror}/dists/{name}/InRelease");
+    if let Err(e) = fetch(address, &signed, scratch, cancel).await {
         if e.kind() == Kind::Interrupted {
             return Err(e);
         }
@@ -203,13 +216,21 @@ async fn read(
             .hint("Update the keys with `sudo apt-get install debian-archive-keyring`; if that does not help, do not trust this mirror."));
     }
     let release = fs::read_to_string(&text)?;
-    let (date, packages) = parse(name, &release, &spec.components, arch)?;
-    Ok(Suite { name: name.to_owned(), mirror: mirror.to_owned(), date, packages })
+    let Index { date, packages, lists } = parse(name, &release, &spec.components, arch)?;
+    Ok(Suite { name: name.to_owned(), mirror: mirror.to_owned(), date, packages, lists })
+}
+
+/// What a signed index says.
+#[derive(Debug)]
+struct Index {
+    date: i64,
+    packages: String,
+    lists: Vec<(String, String)>,
 }
 
 /// The date of an index, and a digest over its lines about the packages of these components. The
 /// date is not part of it: indexes are dated anew several times a day without any change.
-fn parse(name: &str, release: &str, components: &[String], arch: Arch) -> Result<(i64, String)> {
+fn parse(name: &str, release: &str, components: &[String], arch: Arch) -> Result<Index> {
     let wrong = |what: &str| Error::failed(format!("the index of `{name}` {what}"));
     let field = |key: &str| {
         release.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(": ")).map(str::trim)
@@ -226,6 +247,7 @@ fn parse(name: &str, release: &str, components: &[String], arch: Arch) -> Result
     let sums = release.lines().skip_while(|l| *l != "SHA256:").skip(1);
     let sums: Vec<&str> = sums.take_while(|l| l.starts_with(' ')).collect();
     let mut relevant = String::new();
+    let mut lists = vec![];
     for component in components {
         let file = format!(" {component}/binary-{}/Packages", arch.as_str());
         let line = sums.iter().find(|l| l.ends_with(&file)).ok_or_else(|| {
@@ -234,8 +256,15 @@ fn parse(name: &str, release: &str, components: &[String], arch: Arch) -> Result
         })?;
         relevant.push_str(line.trim());
         relevant.push('\n');
+        let packed = format!("{file}.xz");
+        if let Some(line) = sums.iter().find(|l| l.ends_with(&packed))
+            && let Some(sum) = line.split_whitespace().next()
+        {
+            lists.push((packed.trim().to_owned(), sum.to_ascii_lowercase()));
+        }
     }
-    Ok((date.timestamp().as_second(), digest::hex(&digest::sha256(relevant.as_bytes()))))
+    let packages = digest::hex(&digest::sha256(relevant.as_bytes()));
+    Ok(Index { date: date.timestamp().as_second(), packages, lists })
 }
 
 #[cfg(test)]
@@ -253,15 +282,13 @@ mod tests {
 
     #[test]
     fn the_digest_covers_the_packages_and_not_the_date() {
-        let (date, packages) =
-            parse("bookworm", RELEASE, &main(), Arch::Amd64).expect("a good index");
-        assert_eq!(date, 1_783_764_997);
-        let later = RELEASE.replace("11 Jul", "12 Jul").replace("Sat", "Sun");
-        let (next, same) = parse("bookworm", &later, &main(), Arch::Amd64).expect("a good index");
-        assert_eq!((next - date, &same), (86_400, &packages));
-        let changed = RELEASE.replace(" aa 12", " ab 12");
-        let (_, other) = parse("bookworm", &changed, &main(), Arch::Amd64).expect("a good index");
-        assert_ne!(other, packages);
+        let of = |text: &str| parse("bookworm", text, &main(), Arch::Amd64).expect("a good index");
+        let first = of(RELEASE);
+        assert_eq!(first.date, 1_783_764_997);
+        assert_eq!(first.lists, [("main/binary-amd64/Packages.xz".to_owned(), "bb".to_owned())]);
+        let next = of(&RELEASE.replace("11 Jul", "12 Jul").replace("Sat", "Sun"));
+        assert_eq!((next.date - first.date, &next.packages), (86_400, &first.packages));
+        assert_ne!(of(&RELEASE.replace(" aa 12", " ab 12")).packages, first.packages);
     }
 
     #[test]

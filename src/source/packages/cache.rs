@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::archive::Suite;
+use super::locked::Locked;
 use super::recipe;
 use crate::digest;
 use crate::error::{Context as _, Error, Result};
@@ -32,6 +33,9 @@ pub(super) struct Record {
     pub(super) epoch: i64,
     /// Bytes of the disk.
     pub(super) size: u64,
+    /// Digest over the packages that it was locked to; none where the archive decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) locked: Option<String>,
 }
 
 impl Record {
@@ -52,12 +56,22 @@ impl Record {
             // that is derived from it.
             epoch: wished.unwrap_or_else(|| suites.first().map_or(0, |s| s.date)),
             size: spec.disk_size,
+            locked: None,
         }
+    }
+
+    /// The same with these packages, whatever the archive has besides.
+    pub(super) fn locked(self, locked: &Locked) -> Self {
+        Record { locked: Some(locked.digest()), epoch: locked.epoch.unwrap_or(self.epoch), ..self }
     }
 
     /// 64 hex digits over all but the epoch, which an unchanged archive may carry forward.
     pub(super) fn key(&self) -> String {
         let mut text = format!("{}\n{}\n", self.asked, self.recipe);
+        if let Some(locked) = &self.locked {
+            text.push_str(&format!("locked {locked} {}\n", self.epoch));
+            return digest::hex(&digest::sha256(text.as_bytes()));
+        }
         for (name, packages) in &self.suites {
             text.push_str(&format!("{name} {packages}\n"));
         }
@@ -104,6 +118,20 @@ impl Cache {
         let record: Record = serde_json::from_slice(&fs::read(self.record(key)).ok()?).ok()?;
         let size = fs::metadata(self.disk(key)).ok()?.len();
         (size == record.size).then_some(record)
+    }
+
+    /// The finished disks of the same request, whatever the archive had when they were made: keys and records.
+    pub(super) fn all(&self, asked: &Record) -> Vec<(String, Record)> {
+        let Ok(entries) = fs::read_dir(&self.dir) else { return vec![] };
+        let keys = entries.flatten().filter_map(|e| {
+            let name = e.file_name().into_string().ok()?;
+            name.strip_suffix(".json").map(str::to_owned)
+        });
+        let found = keys.filter_map(|key| self.find(&key).map(|record| (key, record)));
+        let same = |r: &Record| r.asked == asked.asked && r.recipe == asked.recipe;
+        let mut all: Vec<_> = found.filter(|(_, record)| same(record)).collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
     }
 
     /// Why the newest disk of the same request does not do; empty if there is none.
@@ -189,6 +217,7 @@ mod tests {
             suites: suites.map(|(n, d)| (n.to_owned(), d.to_owned())).into(),
             epoch: 7,
             size: 3,
+            locked: None,
         }
     }
 

@@ -238,6 +238,7 @@ chmod 0444 "$1/etc/machine-id"
 mkdir -p "$1/boot/efi" "$1/var/lib/dbus"
 ln -sf /etc/machine-id "$1/var/lib/dbus/machine-id"
 ln -sf ../run/systemd/resolve/stub-resolv.conf "$1/etc/resolv.conf"
+rm -f "$1/etc/apt/preferences.d/devbox-lock"
 rm -f "$1/etc/apt/sources.list" "$1/etc/apt/apt.conf.d/99mmdebstrap" "$1/etc/dpkg/dpkg.cfg.d/99mmdebstrap"
 rm -f "$1"/etc/ssh/ssh_host_*
 for unit in systemd-networkd.service systemd-resolved.service systemd-timesyncd.service ssh.service; do

@@ -8,7 +8,7 @@ use fs_err as fs;
 use tokio_util::sync::CancellationToken;
 
 use super::archive::Suite;
-use super::recipe;
+use super::{Wanted, recipe};
 use crate::error::{Kind, Result};
 use crate::event::Events;
 use crate::exec::{self, tools};
@@ -22,25 +22,28 @@ const PROXY: &[&str] = &["http_proxy", "https_proxy", "no_proxy"];
 
 /// Makes the tree and returns the tar's path in the scratch folder.
 pub(super) async fn make(
-    spec: &Packages,
-    arch: Arch,
+    wanted: &Wanted<'_>,
     layout: &Layout,
     suites: &[Suite],
     scratch: &Scratch,
     events: &Events,
     cancel: &CancellationToken,
 ) -> Result<PathBuf> {
+    let Wanted { spec, arch, locked, .. } = *wanted;
     let tar = scratch.dir().join("root.tar");
     let mut command = tools::MMDEBSTRAP.command()?;
     let early = recipe::write_script(&recipe::early_files(arch));
     let late = recipe::write_script(&recipe::files(spec, arch, &layout.ids())) + recipe::FINISH;
+    if let Some(locked) = locked {
+        command.arg(hook("setup", &locked.pin_script(), scratch)?);
+    }
     command.args(argv(spec, arch)).arg(hook("essential", &early, scratch)?).arg(hook(
         "customize",
         &late,
         scratch,
     )?);
     command.arg(&spec.suite).arg(&tar);
-    command.args(suites.iter().map(|s| source_line(s, spec)));
+    command.args(suites.iter().map(|s| source_line(s, spec, locked.is_some())));
     command.stdin(scratch.stdin()?);
     surroundings(&mut command, layout.epoch, scratch);
     let hidden = hosts(suites, spec);
@@ -83,9 +86,11 @@ fn hook(moment: &str, script: &str, scratch: &Scratch) -> Result<OsString> {
     Ok(option)
 }
 
-fn source_line(suite: &Suite, spec: &Packages) -> String {
+/// What is locked by its digest may come from a mirror of an earlier day, whose index has run out.
+fn source_line(suite: &Suite, spec: &Packages, locked: bool) -> String {
     let components = spec.components.join(" ");
-    format!("deb [signed-by={KEYRING}] {} {} {components}", suite.mirror, suite.name)
+    let old = if locked { " check-valid-until=no" } else { "" };
+    format!("deb [signed-by={KEYRING}{old}] {} {} {components}", suite.mirror, suite.name)
 }
 
 /// The same surroundings on every host: what a maintainer script sees ends up in the image.
@@ -158,6 +163,7 @@ mod tests {
             mirror: mirror.to_owned(),
             date: 0,
             packages: String::new(),
+            lists: vec![],
         };
         let spec = Packages {
             suite: "bookworm".to_owned(),

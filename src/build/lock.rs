@@ -1,0 +1,286 @@
+//! What a build has to do with `devbox.lock`: it finds what belongs into one, and keeps to one.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::chain::Chain;
+use super::workspace::Workspace;
+use super::{Build, Options, parent};
+use crate::digest::FileDigest;
+use crate::error::{Error, Kind, Result};
+use crate::event::Events;
+use crate::exec::{self, tools};
+use crate::host::Paths;
+use crate::image::container::{self, Backing, Format};
+use crate::image::disk::Disk;
+use crate::lock::{self, Difference, Lock, Package, Tools, package_differences};
+use crate::machine::firmware;
+use crate::parity::subject;
+use crate::source::packages::{Locked, Wanted};
+use crate::source::{self, SourceDisk, seed::Seed};
+use crate::spec::{Firmware, Source, Spec};
+use crate::store::BoxRef;
+
+use tokio_util::sync::CancellationToken;
+
+/// Of what differs so many are named.
+const NAMED: usize = 20;
+
+/// A lock that a build keeps to.
+#[derive(Debug, Clone)]
+pub struct Pinned {
+    /// The lock.
+    pub lock: Lock,
+    /// What is found anew all the same: `source`, `packages`, `hosts` or the name of a package. If this is empty, the
+    /// build fails where anything differs.
+    pub loose: BTreeSet<String>,
+}
+
+impl Pinned {
+    fn is_strict(&self) -> bool {
+        self.loose.is_empty()
+    }
+
+    /// What the source has to have installed, and its date; none where the lock has none.
+    fn locked(&self) -> Result<Option<Locked>> {
+        let lock = self.lock.without(&self.loose);
+        let Some(snapshot) = &lock.snapshot else { return Ok(None) };
+        let date: jiff::Timestamp = snapshot
+            .parse()
+            .map_err(|e| Error::usage("the lock's `snapshot` is no time").cause(e))?;
+        Ok(Some(Locked {
+            packages: lock.source_packages(),
+            epoch: self.is_strict().then(|| date.as_second()),
+            only: self.is_strict(),
+        }))
+    }
+}
+
+/// Resolves a spec: fetches or makes what it starts from, runs its steps as far as the cache has them not, and looks
+/// at what came out. Makes no box. With `options.lock` all but its `loose` stays as it is there.
+///
+/// # Errors
+/// As [`super::run`].
+pub async fn resolve(
+    spec: &Spec,
+    paths: &Paths,
+    options: &Options,
+    events: &Events,
+    cancel: &CancellationToken,
+) -> Result<Lock> {
+    let pinned = options.lock.as_ref().map(|p| p.lock.without(&p.loose).pin(spec));
+    let spec = pinned.as_ref().unwrap_or(spec);
+    Build { spec, paths, options, events, cancel }.resolve().await
+}
+
+impl Build<'_> {
+    async fn resolve(&self) -> Result<Lock> {
+        self.check_host()?;
+        let mut work = Workspace::open(self.spec, self.paths)?;
+        let image = self.image().await?;
+        let digest = image.as_ref().map(|(_, digest)| *digest);
+        let source = self.disk(image).await?;
+        let own = self.installed(&Chain::new(&source, vec![])).await?;
+        let installed = if self.spec.steps.is_empty() {
+            own.clone()
+        } else {
+            let accelerator = self.accelerator().await?;
+            let done = self.provision(&source, &self.spec.steps, &work, accelerator).await?;
+            self.installed(&done.chain).await?
+        };
+        let [own, installed] = self.with_archives([own, installed]).await?;
+        let mut lock = Lock {
+            version: lock::VERSION,
+            spec: lock::fingerprint(self.spec, digest.as_ref())?,
+            snapshot: self.snapshot(&source)?,
+            inputs: lock::inputs(self.spec, digest.as_ref())?,
+            packages: vec![],
+            replaced: vec![],
+            tools: self.tools(digest.as_ref())?,
+        };
+        lock.set_packages(&own, installed);
+        work.succeeded();
+        Ok(lock)
+    }
+
+    fn snapshot(&self, source: &SourceDisk) -> Result<Option<String>> {
+        if !matches!(self.spec.source, Source::Packages(_)) {
+            return Ok(None);
+        }
+        let date = jiff::Timestamp::from_second(source.epoch)
+            .map_err(|e| Error::failed("the date of the packages is out of range").cause(e))?;
+        Ok(Some(date.to_string()))
+    }
+
+    fn tools(&self, image: Option<&FileDigest>) -> Result<Tools> {
+        let arch = super::hardware::arch(self.spec.arch);
+        let code = |secure| -> Result<String> {
+            let images = firmware::find(arch, secure)?;
+            let digest = FileDigest::of(&fs_err::read(&images.code)?);
+            let name = images.code.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            Ok(format!("{name} {digest}"))
+        };
+        Ok(Tools {
+            devbox: env!("CARGO_PKG_VERSION").to_owned(),
+            firmware: match self.spec.machine.firmware {
+                Firmware::Bios => "SeaBIOS, as it comes with QEMU".to_owned(),
+                Firmware::Uefi => code(false)?,
+                Firmware::SecureBoot => code(true)?,
+            },
+            mmdebstrap: match image {
+                Some(_) => None,
+                None => Some(version(tools::MMDEBSTRAP)?),
+            },
+            qemu: version(tools::qemu(arch))?,
+        })
+    }
+
+    /// The packages of the spec's source as a disk: as the lock has them, if there is one.
+    pub(super) async fn packages_disk(&self) -> Result<SourceDisk> {
+        let Spec { name, arch, seal, source, .. } = self.spec;
+        let Source::Packages(packages) = source else {
+            return Err(Error::failed("the spec's source is not `packages`"));
+        };
+        let (seed, epoch, paths) = (Seed::from_text(name), seal.epoch, self.paths);
+        let (events, cancel) = (self.events, self.cancel);
+        let wanted = Wanted { spec: packages, arch: *arch, epoch, seed: &seed, locked: None };
+        let build = async |locked: Option<&Locked>| {
+            let wanted = Wanted { locked, ..wanted };
+            source::packages::build(&wanted, paths, events, cancel).await
+        };
+        let Some(pinned) = &self.options.lock else { return build(None).await };
+        let Some(locked) = pinned.locked()? else { return build(None).await };
+        if pinned.is_strict() {
+            for disk in source::packages::cached(&wanted, paths)? {
+                if Some(disk.epoch) == locked.epoch
+                    && self.differences(&disk, &locked).await?.is_empty()
+                {
+                    events.note("the locked packages have a disk already");
+                    return Ok(disk);
+                }
+            }
+        }
+        let disk = build(Some(&locked)).await?;
+        if pinned.is_strict() {
+            refuse(self.differences(&disk, &locked).await?, "what was installed")?;
+        }
+        Ok(disk)
+    }
+
+    async fn differences(&self, disk: &SourceDisk, locked: &Locked) -> Result<Vec<Difference>> {
+        let found = self.installed(&Chain::new(disk, vec![])).await?;
+        Ok(package_differences(&locked.packages, &found))
+    }
+
+    /// Fails where the packages after the steps are not those of the lock.
+    pub(super) async fn refuse_other_packages(&self, chain: &Chain) -> Result<()> {
+        let Some(pinned) = self.options.lock.as_ref().filter(|p| p.is_strict()) else {
+            return Ok(());
+        };
+        let found = self.installed(chain).await?;
+        refuse(
+            package_differences(&pinned.lock.packages, &found),
+            "what the image has after its steps",
+        )
+    }
+
+    /// A stored box, if it has the packages of the lock; where there is none, any.
+    pub(super) async fn as_locked(&self, stored: BoxRef) -> Result<Option<BoxRef>> {
+        let Some(pinned) = &self.options.lock else { return Ok(Some(stored)) };
+        let path = stored.disk_path().to_owned();
+        let found = self.installed_on(path.clone(), Format::Qcow2, vec![parent(&path)]).await?;
+        let differences = package_differences(&pinned.lock.packages, &found);
+        let Some(first) = differences.first() else { return Ok(Some(stored)) };
+        self.events.note(format!("the stored box is not what is locked: {}", first.what));
+        Ok(None)
+    }
+
+    /// What the system on the top of the chain has installed.
+    async fn installed(&self, chain: &Chain) -> Result<Vec<Package>> {
+        let (top, format) = chain.top();
+        self.installed_on(top.to_owned(), format, chain.folders()).await
+    }
+
+    async fn installed_on(
+        &self,
+        path: PathBuf,
+        format: Format,
+        within: Vec<PathBuf>,
+    ) -> Result<Vec<Package>> {
+        let read = tokio::task::spawn_blocking(move || packages_on(&path, format, within)).await;
+        match read.map_err(|e| Error::failed("reading the packages was stopped").cause(e))? {
+            Err(e) if e.kind() == Kind::Undetermined => {
+                self.events.note(format!("no packages are locked: {}", e.what()));
+                Ok(vec![])
+            }
+            read => read,
+        }
+    }
+
+    /// The same packages with the digests of their archives, where the spec's mirror lists them.
+    async fn with_archives(&self, lists: [Vec<Package>; 2]) -> Result<[Vec<Package>; 2]> {
+        let Source::Packages(packages) = &self.spec.source else { return Ok(lists) };
+        let names = lists.iter().flatten().map(|package| package.name.clone()).collect();
+        let (arch, events, cancel) = (self.spec.arch, self.events, self.cancel);
+        let archives = source::packages::archives(&names, packages, arch, events, cancel).await?;
+        Ok(lists.map(|mut list| {
+            for package in &mut list {
+                let same = archives.iter().find(|a| {
+                    (&a.name, &a.arch, &a.version)
+                        == (&package.name, &package.arch, &package.version)
+                });
+                package.sha256 = same.map(|a| a.sha256.clone());
+            }
+            list
+        }))
+    }
+}
+
+/// Fails where anything differs, and names it.
+fn refuse(differences: Vec<Difference>, what: &str) -> Result<()> {
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let more = differences.len().saturating_sub(NAMED);
+    let mut error = Error::failed(format!("{what} is not what `{}` has", lock::FILE_NAME));
+    for difference in differences.into_iter().take(NAMED) {
+        error = error.detail(difference.what);
+    }
+    if more > 0 {
+        error = error.detail(format!("and {more} more"));
+    }
+    Err(error.hint("Take what is there now with `devbox lock`, or run the steps anew with `devbox build --locked --no-cache` where a cached step brought another version."))
+}
+
+fn packages_on(path: &Path, format: Format, within: Vec<PathBuf>) -> Result<Vec<Package>> {
+    let options = container::Options {
+        format: Some(format),
+        backing: Backing::Within(within),
+        ..container::Options::default()
+    };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let found = subject::packages(&Disk::open(path, &options)?)?;
+    // What is remembered for its configuration alone is not installed.
+    let there = found.list().iter().filter(|p| !p.status.ends_with(b",config-files"));
+    let mut all: Vec<Package> = there
+        .map(|p| Package {
+            name: text(&p.name),
+            arch: text(&p.arch),
+            version: text(&p.version),
+            kind: (p.kind != "deb").then(|| p.kind.to_owned()),
+            sha256: None,
+            step: false,
+        })
+        .collect();
+    all.sort();
+    Ok(all)
+}
+
+/// What a program says of its version, without its own name.
+fn version(tool: exec::Tool) -> Result<String> {
+    let out = exec::output(tool.command()?.arg("--version"))?;
+    let text = String::from_utf8_lossy(&out);
+    let line = text.lines().next().unwrap_or_default();
+    let from = line.find(|c: char| c.is_ascii_digit()).unwrap_or(0);
+    Ok(line[from..].trim().to_owned())
+}

@@ -1,0 +1,215 @@
+//! `devbox.lock`: what a spec came to when it was resolved, so that others get the same. It holds digests, versions and
+//! names, no value of a secret, and nothing of the host that made it but the versions of its tools.
+
+mod difference;
+mod input;
+mod text;
+
+use std::collections::BTreeSet;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind, Result};
+use crate::spec::{Checksum, Source, Spec};
+
+pub use difference::{Difference, packages as package_differences};
+pub use input::{fingerprint, inputs};
+
+/// The name of the file, beside devbox.toml.
+pub const FILE_NAME: &str = "devbox.lock";
+/// The form of the file.
+pub const VERSION: u32 = 1;
+/// The name of the source's image among the inputs.
+pub const SOURCE: &str = "source";
+/// A file larger than this is no lock: 20,000 packages have some 4 MiB.
+const LONGEST: u64 = 16 << 20;
+
+/// All that is locked. Lists are sorted; nothing is there twice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lock {
+    /// [`VERSION`].
+    pub version: u32,
+    /// What the spec asked for, without its own version: see [`fingerprint`].
+    pub spec: String,
+    /// The date of the packages that the image starts from (RFC 3339, UTC); none of an `image` source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
+    /// What is taken in from outside.
+    #[serde(default)]
+    pub inputs: Vec<Input>,
+    /// What the image has installed after all steps.
+    #[serde(default)]
+    pub packages: Vec<Package>,
+    /// What the source had installed and the steps changed or removed.
+    #[serde(default)]
+    pub replaced: Vec<Package>,
+    /// Versions of the programs that made it.
+    pub tools: Tools,
+}
+
+/// One input.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    /// [`SOURCE`], the name of a step, or a step's name with that of a file.
+    pub name: String,
+    /// Its digest with its level.
+    pub digest: String,
+}
+
+/// One installed package.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    /// Its architecture.
+    pub arch: String,
+    /// Its version.
+    pub version: String,
+    /// `apk` or `rpm`; none for a deb.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Of its archive, where the index of the spec's own mirror lists it: 64 hex digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// Whether a step brought it, and not the source.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub step: bool,
+}
+
+/// Versions of programs. Others may do as well; who finds a difference knows where to look.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tools {
+    /// This program's.
+    pub devbox: String,
+    /// The firmware that the guest of the steps started with.
+    pub firmware: String,
+    /// Of a `packages` source alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mmdebstrap: Option<String>,
+    /// QEMU's.
+    pub qemu: String,
+}
+
+impl Package {
+    /// Whether it is the same package, wherever it comes from.
+    fn same(&self, other: &Package) -> bool {
+        (&self.name, &self.arch, &self.version, &self.kind)
+            == (&other.name, &other.arch, &other.version, &other.kind)
+    }
+}
+
+impl Lock {
+    /// The lock of a spec; `None` if there is none.
+    ///
+    /// # Errors
+    /// Kind `Usage`: the file is no lock, with the place.
+    pub fn of(spec: &Spec) -> Result<Option<Self>> {
+        let path = path(spec);
+        let file = match fs::File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::from(e).with_kind(Kind::Usage)),
+        };
+        let mut text = String::new();
+        let read = file.take(LONGEST + 1).read_to_string(&mut text);
+        read.map_err(|e| Error::from(e).with_kind(Kind::Usage))?;
+        if text.len() as u64 > LONGEST {
+            return Err(Error::usage(format!("`{}` is too big for a lock", path.display())));
+        }
+        Self::parse(&text).map(Some).map_err(|why| {
+            Error::usage(format!("`{}` is no lock that this devbox reads", path.display()))
+                .cause(why)
+                .hint("Take it from git again, or make it anew with `devbox lock`.")
+        })
+    }
+
+    /// Writes it beside the spec, as a whole or not at all.
+    ///
+    /// # Errors
+    /// The folder or the disk does not take it.
+    pub fn write(&self, spec: &Spec) -> Result<()> {
+        use std::io::Write as _;
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = path(spec);
+        let cannot = || format!("cannot write `{}`", path.display());
+        // As a program that writes a file plainly would make it.
+        let mode = std::fs::Permissions::from_mode(0o666);
+        let mut builder = tempfile::Builder::new();
+        let file = builder.prefix(".devbox-").permissions(mode).tempfile_in(&spec.dir);
+        let mut file = file.map_err(|e| Error::from(e).context(cannot()))?;
+        file.write_all(self.text().as_bytes()).map_err(|e| Error::from(e).context(cannot()))?;
+        file.as_file().sync_all().map_err(|e| Error::from(e).context(cannot()))?;
+        file.persist(&path).map_err(|e| Error::from(e.error).context(cannot()))?;
+        Ok(())
+    }
+
+    /// The digest of an input.
+    #[must_use]
+    pub fn input(&self, name: &str) -> Option<&str> {
+        self.inputs.iter().find(|input| input.name == name).map(|input| &*input.digest)
+    }
+
+    /// What the source has installed before any step.
+    #[must_use]
+    pub fn source_packages(&self) -> Vec<Package> {
+        let own = self.packages.iter().filter(|package| !package.step);
+        let mut all: Vec<_> = own.chain(&self.replaced).cloned().collect();
+        all.sort();
+        all
+    }
+
+    /// Puts the packages of the source and those of the finished image into it.
+    pub fn set_packages(&mut self, source: &[Package], image: Vec<Package>) {
+        let mut image = image;
+        for package in &mut image {
+            package.step = !source.iter().any(|own| own.same(package));
+        }
+        self.replaced =
+            source.iter().filter(|own| !image.iter().any(|p| p.same(own))).cloned().collect();
+        self.packages = image;
+        self.packages.sort();
+        self.replaced.sort();
+    }
+
+    /// The lock without what is to be found anew: packages by name, or all with `packages`; the image with [`SOURCE`].
+    #[must_use]
+    pub fn without(&self, names: &BTreeSet<String>) -> Self {
+        let mut lock = self.clone();
+        let free = |name: &str| names.contains(name) || names.contains("packages");
+        for list in [&mut lock.packages, &mut lock.replaced] {
+            list.retain(|package| !free(&package.name));
+        }
+        lock.inputs.retain(|input| !names.contains(&input.name));
+        lock
+    }
+
+    /// The spec with the image that is locked, whatever its checksum file says by now.
+    #[must_use]
+    pub fn pin(&self, spec: &Spec) -> Spec {
+        let mut spec = spec.clone();
+        let digest = self.input(SOURCE).and_then(|digest| digest.strip_prefix("sha256:"));
+        if let (Source::Image(image), Some(digest)) = (&mut spec.source, digest) {
+            image.checksum = Checksum::Sha256(digest.to_owned());
+            image.signing = None;
+        }
+        spec
+    }
+}
+
+/// Where the lock of a spec is.
+#[must_use]
+pub fn path(spec: &Spec) -> PathBuf {
+    // Short in messages where it lies right here.
+    let here = std::env::current_dir().is_ok_and(|here| here == spec.dir);
+    if here { PathBuf::from(FILE_NAME) } else { Path::new(&spec.dir).join(FILE_NAME) }
+}
+
+#[cfg(test)]
+mod tests;

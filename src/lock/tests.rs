@@ -1,0 +1,164 @@
+use super::*;
+
+use std::path::Path;
+
+use crate::spec::parse;
+
+fn package(name: &str, version: &str) -> Package {
+    Package {
+        name: name.to_owned(),
+        arch: "amd64".to_owned(),
+        version: version.to_owned(),
+        kind: None,
+        sha256: None,
+        step: false,
+    }
+}
+
+fn example() -> Lock {
+    let mut lock = Lock {
+        version: VERSION,
+        spec: "spec1:00".to_owned(),
+        snapshot: Some("2026-07-11T10:16:37Z".to_owned()),
+        inputs: vec![Input { name: "step \"a\\b\"".to_owned(), digest: "step1:00".to_owned() }],
+        packages: vec![],
+        replaced: vec![],
+        tools: Tools {
+            devbox: "0.1.0".to_owned(),
+            firmware: "SeaBIOS".to_owned(),
+            mmdebstrap: Some("1.3.5".to_owned()),
+            qemu: "7.2.22 (Debian 1:7.2+dfsg)".to_owned(),
+        },
+    };
+    let own = [package("b", "1"), package("a", "1"), package("c", "1")];
+    lock.set_packages(&own, vec![package("b", "2"), package("d", "1"), package("a", "1")]);
+    lock
+}
+
+#[test]
+fn what_is_written_is_read_and_one_entry_is_one_line() {
+    let lock = example();
+    let text = lock.text();
+    assert_eq!(Lock::parse(&text).as_ref(), Ok(&lock));
+    assert!(text.starts_with("# Made by `devbox lock`; keep it in git"), "{text}");
+    assert!(text.contains("\n  { name = \"a\", arch = \"amd64\", version = \"1\" },\n"), "{text}");
+    assert!(
+        text.contains("\n  { name = \"b\", arch = \"amd64\", version = \"2\", step = true },\n")
+    );
+    assert_eq!(Lock::parse(&text).expect("read").text(), text);
+}
+
+#[test]
+fn what_a_step_brought_and_what_it_replaced_are_told_apart() {
+    let lock = example();
+    let names = |list: &[Package]| {
+        list.iter().map(|p| format!("{} {}", p.name, p.version)).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&lock.packages), ["a 1", "b 2", "d 1"]);
+    assert_eq!(names(&lock.replaced), ["b 1", "c 1"]);
+    assert_eq!(names(&lock.source_packages()), ["a 1", "b 1", "c 1"]);
+    let without = lock.without(&["b".to_owned()].into());
+    assert_eq!(names(&without.source_packages()), ["a 1", "c 1"]);
+    assert_eq!(lock.without(&["packages".to_owned()].into()).source_packages(), []);
+}
+
+#[test]
+fn a_file_that_is_no_lock_is_refused_with_the_line() {
+    let text = example().text();
+    for (from, to, why) in [
+        ("spec = ", "sepc = ", "line 3: unknown field `sepc`"),
+        ("arch = \"amd64\"", "arc = \"amd64\"", "unknown field `arc`"),
+        ("version = 1\n", "version = 2\n", "its version is 2"),
+        ("version = 1\n", "<<<<<<< HEAD\n", "line 2: "),
+        ("name = \"a\"", "name = \"a\\nPin: x\"", "is no package"),
+        ("\n[tools]", "\n[others]", "unknown field `others`"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        let e = Lock::parse(&text.replacen(from, to, 1)).expect_err(why);
+        assert!(e.contains(why), "{why}: {e}");
+    }
+}
+
+#[test]
+fn packages_differ_by_version_by_archive_and_by_being_there() {
+    let archive = |sha256: &str| Package { sha256: Some(sha256.to_owned()), ..package("e", "1") };
+    let what = |a: &[Package], b: &[Package]| {
+        package_differences(a, b).into_iter().map(|d| d.what).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        what(
+            &[package("a", "1"), package("b", "1"), archive("aa")],
+            &[package("b", "2"), package("c", "1"), archive("bb")]
+        ),
+        [
+            "`a` 1 is locked and not installed",
+            "`b` is locked at 1 and is 2",
+            "`c` 1 is installed and not locked",
+            "the archive of `e` is locked as sha256:aa and is sha256:bb",
+        ]
+    );
+    assert!(what(&[archive("aa")], &[package("e", "1")]).is_empty(), "an unknown digest is none");
+    // Two versions side by side, as kernels of rpm.
+    let both = [package("k", "1"), package("k", "2")];
+    assert!(what(&both, &both).is_empty());
+    assert_eq!(what(&both, &both[1..]), ["`k` is locked at 1, 2 and is 2"]);
+}
+
+#[test]
+fn a_lock_fits_its_spec_until_something_that_it_holds_is_changed() {
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::write(dir.path().join("s.sh"), "true\n").expect("written");
+    let text = "name = \"a\"\nversion = \"1.0.0\"\n[source]\ntype = \"packages\"\nsuite = \"bookworm\"\n\
+        [[steps]]\ntype = \"shell\"\nname = \"one\"\nscript = \"s.sh\"\n[machine]\ncpus = 1\n";
+    let of = |text: &str| parse(text, Path::new("devbox.toml"), dir.path()).expect("valid");
+    let spec = of(text);
+    let lock = Lock {
+        spec: fingerprint(&spec, None).expect("digested"),
+        inputs: inputs(&spec, None).expect("read"),
+        ..example()
+    };
+    let names = lock.inputs.iter().map(|input| &*input.name).collect::<Vec<_>>();
+    assert_eq!(names, ["step one", "step one: script"]);
+    let unfit = |text: &str| {
+        let unfit = lock.unfit(&of(text)).expect("read");
+        unfit.into_iter().map(|d| d.what).collect::<Vec<_>>()
+    };
+    assert!(unfit(text).is_empty());
+    for same in [("1.0.0", "2.0.0"), ("cpus = 1", "cpus = 4")] {
+        assert!(unfit(&text.replace(same.0, same.1)).is_empty(), "{same:?}");
+    }
+    assert_eq!(unfit(&text.replace("bookworm", "trixie")).len(), 1);
+    assert!(
+        unfit(&text.replace("\"one\"", "\"two\""))[0]
+            .starts_with("`step one` is locked and no longer")
+    );
+    std::fs::write(dir.path().join("s.sh"), "false\n").expect("written");
+    let changed = unfit(text);
+    assert_eq!(changed.len(), 2, "{changed:?}");
+    assert!(changed[1].starts_with("`step one: script` was changed: sha256:"), "{changed:?}");
+}
+
+#[test]
+fn a_lock_pins_an_image_whatever_its_checksum_file_says() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let text = "name = \"a\"\nversion = \"1.0.0\"\n[source]\ntype = \"image\"\nurl = \"https://h.example/d\"\n\
+        checksums = \"https://h.example/SUMS\"\n";
+    let spec = parse(text, Path::new("devbox.toml"), dir.path()).expect("valid");
+    let image = crate::digest::FileDigest::of(b"x");
+    let lock = Lock {
+        spec: fingerprint(&spec, Some(&image)).expect("digested"),
+        inputs: inputs(&spec, Some(&image)).expect("read"),
+        snapshot: None,
+        ..example()
+    };
+    assert!(lock.unfit(&spec).expect("read").is_empty());
+    let Source::Image(pinned) = lock.pin(&spec).source else { panic!("an image") };
+    assert_eq!(pinned.checksum, Checksum::Sha256(image.hex()));
+    let stated = text.replace(
+        "checksums = \"https://h.example/SUMS\"",
+        &format!("sha256 = \"{}\"", "0".repeat(64)),
+    );
+    let other = parse(&stated, Path::new("devbox.toml"), dir.path()).expect("valid");
+    let unfit = lock.unfit(&other).expect("read");
+    assert_eq!((unfit.len(), &*unfit[0].name), (1, SOURCE));
+}

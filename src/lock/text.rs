@@ -1,0 +1,114 @@
+//! The lock as text: one line an entry, sorted, so that a change in git shows what changed and nothing else.
+
+use std::fmt::Write as _;
+
+use super::{Lock, Package, VERSION};
+
+/// The first lines, for who finds the file.
+const HEAD: &str = "# Made by `devbox lock`; keep it in git beside devbox.toml. What it means: docs/lock.md of devbox.\n";
+
+impl Lock {
+    /// The file's text. The same lock gives the same bytes.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut out = HEAD.to_owned();
+        let mut put = |line: String| {
+            out.push_str(&line);
+            out.push('\n');
+        };
+        put(format!("version = {}", self.version));
+        put(format!("spec = {}", quoted(&self.spec)));
+        if let Some(snapshot) = &self.snapshot {
+            put(format!("snapshot = {}", quoted(snapshot)));
+        }
+        let inputs = self.inputs.iter();
+        let inputs =
+            inputs.map(|i| format!("name = {}, digest = {}", quoted(&i.name), quoted(&i.digest)));
+        put(list("inputs", inputs));
+        put(list("packages", self.packages.iter().map(package)));
+        if !self.replaced.is_empty() {
+            put(list("replaced", self.replaced.iter().map(package)));
+        }
+        let tools = &self.tools;
+        put(format!("\n[tools]\ndevbox = {}", quoted(&tools.devbox)));
+        put(format!("firmware = {}", quoted(&tools.firmware)));
+        if let Some(version) = &tools.mmdebstrap {
+            put(format!("mmdebstrap = {}", quoted(version)));
+        }
+        put(format!("qemu = {}", quoted(&tools.qemu)));
+        out
+    }
+
+    /// Reads it; keys that are not known are refused.
+    ///
+    /// # Errors
+    /// Why, with the number of the line.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut lock: Lock = toml::from_str(text).map_err(|e| {
+            let at = e.span().map_or(0, |span| span.start).min(text.len());
+            let line = text.as_bytes()[..at].iter().filter(|b| **b == b'\n').count() + 1;
+            format!("line {line}: {}", e.message().replace('\n', ", "))
+        })?;
+        if lock.version != VERSION {
+            return Err(format!(
+                "its version is {}, and this devbox reads {VERSION}",
+                lock.version
+            ));
+        }
+        let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
+        for package in lock.packages.iter().chain(&lock.replaced) {
+            // They become lines of other programs' files.
+            if !plain(&package.name) || !plain(&package.version) {
+                return Err(format!("`{}` {} is no package", package.name, package.version));
+            }
+        }
+        lock.inputs.sort();
+        lock.packages.sort();
+        lock.replaced.sort();
+        Ok(lock)
+    }
+}
+
+fn list(name: &str, entries: impl Iterator<Item = String>) -> String {
+    let mut out = format!("{name} = [");
+    for entry in entries {
+        let _ = write!(out, "\n  {{ {entry} }},");
+    }
+    if !out.ends_with('[') {
+        out.push('\n');
+    }
+    out + "]"
+}
+
+fn package(package: &Package) -> String {
+    let Package { name, arch, version, kind, sha256, step } = package;
+    let mut out =
+        format!("name = {}, arch = {}, version = {}", quoted(name), quoted(arch), quoted(version));
+    for (key, value) in [("kind", kind), ("sha256", sha256)] {
+        if let Some(value) = value {
+            let _ = write!(out, ", {key} = {}", quoted(value));
+        }
+    }
+    if *step {
+        out.push_str(", step = true");
+    }
+    out
+}
+
+/// A basic string of TOML 1.0.
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => {
+                out.push('\\');
+                out.push(c);
+            }
+            c if c.is_control() => {
+                let _ = write!(out, "\\u{:04X}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out + "\""
+}
