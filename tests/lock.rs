@@ -117,7 +117,7 @@ async fn a_locked_build_brings_what_is_locked_or_says_what_is_otherwise() {
     has(&project.ends(2, &["build", "--locked"]), "there is no `devbox.lock`");
     has(&project.ends(2, &["lock", "--check"]), "there is no `devbox.lock`");
 
-    has(&project.ends(0, &["lock"]), "`devbox.lock` was written: 3 inputs, 1 package");
+    has(&project.ends(0, &["lock"]), "`devbox.lock` was written: 3 inputs, 1 host, 1 package");
     let lock = project.lock();
     has(&lock, "{ name = \"tool\", arch = \"all\", version = \"1.0\", step = true }");
     has(&lock, "{ name = \"source\", digest = \"sha256:");
@@ -183,4 +183,57 @@ async fn a_lock_that_does_not_fit_is_told_and_refused_before_anything_is_built()
         "`devbox.lock` is no lock that this devbox reads",
     );
     has(&project.ends(0, &["build"]), "is no lock that this devbox reads; it is not looked at");
+}
+
+#[tokio::test]
+async fn a_locked_build_fails_at_the_step_that_reaches_another_host() {
+    let first = Server::new("");
+    let second = Server::new("the same content");
+    let own = format!("http://10.0.2.2:{}/x", first.port);
+    let other = format!("http://10.0.2.2:{}/x", second.port);
+    first.says(&own);
+    let project = Project::new().await;
+    let step = |name: &str, line: &str| {
+        format!("[[steps]]\ntype = \"shell\"\nname = \"{name}\"\ninline = \"\"\"\n{line}\n\"\"\"\n")
+    };
+    let steps = [
+        step("quiet", "echo quiet > /etc/quiet"),
+        // Nothing answers there: that it was tried is what counts.
+        step("calls", "nc -w 1 192.0.2.1 81 < /dev/null || true"),
+        step("fetch", &format!("u=$(wget -q -O - {own})\nwget -q -O /etc/x $u")),
+    ]
+    .concat();
+    project.spec("1.0.0-dev", &steps);
+    has(&project.ends(0, &["lock"]), "7 inputs, 2 hosts, 0 packages");
+    let lock = project.lock();
+    has(&lock, "{ step = \"calls\", host = \"192.0.2.1\", port = 81 },");
+    has(&lock, &format!("{{ step = \"fetch\", host = \"host\", port = {} }},", first.port));
+    assert!(!lock.contains("quiet\", host"), "{lock}");
+    // What is in the cache is known to have reached this.
+    has(&project.ends(0, &["lock"]), "is up to date");
+    has(&project.ends(0, &["build", "--locked"]), "tiny:1.0.0-dev");
+    has(&project.ends(0, &["build", "--locked", "--no-cache"]), "tiny:1.0.0-dev");
+
+    first.says(&other);
+    let said = project.ends(1, &["build", "--locked", "--no-cache"]);
+    has(
+        &said,
+        &format!(
+            "the step `fetch` reached `host:{}`, which `devbox.lock` does not have",
+            second.port
+        ),
+    );
+    has(&said, "devbox lock --update hosts");
+    assert!(!said.contains("Sealing"), "{said}");
+    // The layer of a step that failed for this is not in the cache.
+    let said = project.ends(1, &["build", "--locked", "--rebuild", "--from-step", "fetch"]);
+    has(&said, &format!("reached `host:{}`", second.port));
+    // A build that does not keep to the lock leaves one in the cache, which tells what it reached.
+    project.ends(0, &["build", "--from-step", "fetch"]);
+    let said = project.ends(1, &["build", "--locked", "--rebuild"]);
+    has(&said, &format!("the step `fetch` reached `host:{}`", second.port));
+    has(&said, "the step is in the cache");
+    let said = project.ends(0, &["lock", "--update", "hosts"]);
+    has(&said, &format!("step `fetch` reaches `host:{}`, which is not locked", second.port));
+    has(&project.ends(0, &["build", "--locked", "--rebuild"]), "tiny:1.0.0-dev");
 }

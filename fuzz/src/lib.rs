@@ -22,6 +22,21 @@ pub mod serial;
 #[path = "../../src/spec/mod.rs"]
 pub mod spec;
 
+/// The record of a guest's network, without what starts it.
+#[path = "."]
+pub mod reached {
+    #[path = "../../src/build/reached/dns.rs"]
+    pub mod dns;
+    #[path = "../../src/build/reached/flows/mod.rs"]
+    pub mod flows;
+    #[path = "../../src/build/reached/hello.rs"]
+    pub mod hello;
+    #[path = "../../src/build/reached/packet.rs"]
+    pub mod packet;
+    #[path = "../../src/build/reached/pcap.rs"]
+    pub mod pcap;
+}
+
 pub mod input;
 pub mod mutate;
 pub mod sparse;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use super::reached::Watch;
 use super::workspace::Workspace;
 use super::{hardware, seed};
 use crate::error::{Error, Result};
@@ -34,6 +35,8 @@ pub(super) struct Guest {
     pub(super) client: Client,
     /// The base64 part of the build's public key.
     pub(super) key: String,
+    /// What it reaches.
+    pub(super) watch: Watch,
     /// How many layers its disk has got since it runs.
     layers: Cell<usize>,
 }
@@ -101,6 +104,14 @@ impl Guest {
             incoming: None,
         };
         let machine = Machine::launch(config, &dir, work.runtime(), events, cancel).await?;
+        let mut machine = machine;
+        let watch = match Watch::begin(&machine, work.runtime()).await {
+            Ok(watch) => watch,
+            Err(e) => {
+                machine.kill().await?;
+                return Err(e);
+            }
+        };
         let port = machine.forwarded(22).map(|f| (f.host_ip, f.host));
         let Some((host, port)) = port else {
             return Err(Error::failed("the build's machine has no ssh port"));
@@ -110,7 +121,7 @@ impl Guest {
         let control = work.runtime().join("c");
         let client = Client::new(&ssh_dir, &control, target, host_key.public())?;
         let key = key.public().split_whitespace().nth(1).unwrap_or_default().to_owned();
-        let mut guest = Guest { machine, client, key, layers: Cell::new(0) };
+        let mut guest = Guest { machine, client, key, watch, layers: Cell::new(0) };
         let [banner, login] = ready::ssh_probes(&guest.client);
         let cloud_init = ready::cloud_init_probe(&guest.client);
         let probes = [ready::serial_probe(), banner, login, cloud_init];

@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::chain::Chain;
+use super::guest::Guest;
+use super::mirror::Loan;
+use super::reached::{Reached, Roles};
 use super::workspace::Workspace;
 use super::{Build, Options, parent};
 use crate::digest::FileDigest;
@@ -13,12 +16,12 @@ use crate::exec::{self, tools};
 use crate::host::Paths;
 use crate::image::container::{self, Backing, Format};
 use crate::image::disk::Disk;
-use crate::lock::{self, Difference, Lock, Package, Tools, package_differences};
+use crate::lock::{self, Difference, Host, Lock, Package, Tools, package_differences};
 use crate::machine::firmware;
 use crate::parity::subject;
 use crate::source::packages::{Locked, Wanted};
 use crate::source::{self, SourceDisk, seed::Seed};
-use crate::spec::{Firmware, Source, Spec};
+use crate::spec::{Firmware, Source, Spec, Step};
 use crate::store::BoxRef;
 
 use tokio_util::sync::CancellationToken;
@@ -81,12 +84,12 @@ impl Build<'_> {
         let digest = image.as_ref().map(|(_, digest)| *digest);
         let source = self.disk(image).await?;
         let own = self.installed(&Chain::new(&source, vec![])).await?;
-        let installed = if self.spec.steps.is_empty() {
-            own.clone()
+        let (installed, hosts) = if self.spec.steps.is_empty() {
+            (own.clone(), vec![])
         } else {
             let accelerator = self.accelerator().await?;
             let done = self.provision(&source, &self.spec.steps, &work, accelerator).await?;
-            self.installed(&done.chain).await?
+            (self.installed(&done.chain).await?, done.hosts)
         };
         let [own, installed] = self.with_archives([own, installed]).await?;
         let mut lock = Lock {
@@ -94,6 +97,11 @@ impl Build<'_> {
             spec: lock::fingerprint(self.spec, digest.as_ref())?,
             snapshot: self.snapshot(&source)?,
             inputs: lock::inputs(self.spec, digest.as_ref())?,
+            // Those that were not to be found anew stay, also where one is not reached this time.
+            hosts: match &self.options.lock {
+                Some(pinned) if !pinned.loose.contains(lock::HOSTS) => pinned.lock.hosts.clone(),
+                _ => hosts,
+            },
             packages: vec![],
             replaced: vec![],
             tools: self.tools(digest.as_ref())?,
@@ -170,6 +178,80 @@ impl Build<'_> {
     async fn differences(&self, disk: &SourceDisk, locked: &Locked) -> Result<Vec<Difference>> {
         let found = self.installed(&Chain::new(disk, vec![])).await?;
         Ok(package_differences(&locked.packages, &found))
+    }
+
+    /// The names of hosts that are roles.
+    pub(super) fn roles(&self, loans: &[Loan]) -> Roles {
+        let mut roles = Roles::default();
+        if let Source::Packages(packages) = &self.spec.source {
+            roles.add(&packages.mirror);
+            roles.add(&packages.security_mirror);
+        }
+        loans.iter().for_each(|loan| roles.add(&loan.host));
+        roles
+    }
+
+    /// What a step that has just ended reached.
+    ///
+    /// # Errors
+    /// The lock does not have it; the record broke off.
+    pub(super) async fn reached(
+        &self,
+        step: &Step,
+        guest: &Guest,
+        roles: &Roles,
+    ) -> Result<Vec<Host>> {
+        let taken = guest.watch.taken().await?;
+        // Each step comes by the network itself.
+        if taken.frames == 0 {
+            return Err(Error::failed("nothing of the guest's network was recorded").detail(
+                format!(
+                    "QEMU's log may say why: {}",
+                    guest.serial_log().with_file_name("qemu.log").display()
+                ),
+            ));
+        }
+        let mut hosts = vec![];
+        for reached in &taken.reached {
+            let is_mirror = roles.is_mirror(reached);
+            let host = Host {
+                step: step.name.clone(),
+                host: if is_mirror { lock::MIRROR.to_owned() } else { reached.host.clone() },
+                port: (!is_mirror).then_some(reached.port),
+                udp: reached.udp,
+            };
+            self.refuse_other_hosts(std::slice::from_ref(&host), Some(reached))?;
+            hosts.push(host);
+        }
+        hosts.sort();
+        hosts.dedup();
+        Ok(hosts)
+    }
+
+    /// Fails at a host that the lock does not have.
+    pub(super) fn refuse_other_hosts(&self, hosts: &[Host], seen: Option<&Reached>) -> Result<()> {
+        let Some(pinned) = &self.options.lock else { return Ok(()) };
+        if pinned.loose.contains(lock::HOSTS) {
+            return Ok(());
+        }
+        let Some(host) = hosts.iter().find(|host| !pinned.lock.reaches(host)) else {
+            return Ok(());
+        };
+        let error = Error::failed(format!(
+            "the step `{}` reached `{host}`, which `{}` does not have",
+            host.step,
+            lock::FILE_NAME
+        ));
+        let error = match seen {
+            Some(seen) if seen.host != lock::BUILD_HOST => error.detail(format!(
+                "known by {}; its address was {}",
+                seen.by.as_str(),
+                seen.address
+            )),
+            Some(_) => error.detail("it is the host that builds, as its guest sees it"),
+            None => error.detail("the step is in the cache; it reached this when it ran"),
+        };
+        Err(error.hint("If the step is meant to, take it with `devbox lock --update hosts`; if not, look at what the step does."))
     }
 
     /// Fails where the packages after the steps are not those of the lock.

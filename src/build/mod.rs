@@ -16,6 +16,7 @@ mod mirror;
 pub mod on_error;
 mod outputs;
 mod provision;
+mod reached;
 mod repack;
 pub mod seal;
 mod seed;

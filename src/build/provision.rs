@@ -1,5 +1,6 @@
 //! The disk after the steps: from the cache as far as that goes, the rest run in a guest, a layer each.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::chain::Chain;
@@ -7,12 +8,14 @@ use super::guest::Guest;
 use super::layers::{self, Base, Draft, Layers, Made, Planned, Reuse};
 use super::mirror::Loan;
 use super::on_error::{self, Choice, Failed, OnError};
+use super::reached::Roles;
 use super::seal::Values;
 use super::steps::secrets::Secrets;
 use super::workspace::Workspace;
 use super::{Build, outputs, seed, steps};
 use crate::error::{Error, Kind, Result};
 use crate::image::container::Format;
+use crate::lock::Host;
 use crate::machine::config::Accelerator;
 use crate::source::{self, SourceDisk};
 use crate::spec::{Source, Step};
@@ -21,6 +24,8 @@ use crate::spec::{Source, Step};
 pub(super) struct Provisioned {
     pub(super) chain: Chain,
     pub(super) values: Values,
+    /// What the steps reached.
+    pub(super) hosts: Vec<Host>,
     /// Held, so that no layer of the chain is removed.
     _layers: Option<Layers>,
     _own: Option<Draft>,
@@ -47,7 +52,7 @@ impl Build<'_> {
         };
         if steps.is_empty() {
             let chain = Chain::new(source, vec![]);
-            return Ok(Provisioned { chain, values, _layers: None, _own: None });
+            return Ok(Provisioned { chain, values, hosts: vec![], _layers: None, _own: None });
         }
         let secrets = steps::prepare(steps)?;
         values.secrets = secrets.traces().to_vec();
@@ -56,6 +61,8 @@ impl Build<'_> {
         plan.truncate(steps.len());
         let base = self.base(source)?;
         let start = layers.find(&plan, &base, self.reuse()?, self.events, self.cancel).await?;
+        let roles = self.roles(&loans);
+        self.refuse_other_hosts(&start.reached, None)?;
         for step in &steps[..start.done] {
             self.events.note(format!("{} is in the cache", steps::title(step)));
         }
@@ -71,6 +78,8 @@ impl Build<'_> {
             secrets: &secrets,
             chain: Chain::new(source, start.files),
             keys: start.keys,
+            roles: &roles,
+            reached: BTreeMap::new(),
             own: None,
         };
         // One that was not shut down is booted for that: the seal wants a disk that nothing holds in memory.
@@ -80,7 +89,11 @@ impl Build<'_> {
         }
         values.keys = run.keys;
         let (chain, own) = (run.chain, run.own);
-        Ok(Provisioned { chain, values, _layers: Some(layers), _own: own })
+        let mut hosts = start.reached;
+        hosts.extend(run.reached.into_values().flatten());
+        hosts.sort();
+        hosts.dedup();
+        Ok(Provisioned { chain, values, hosts, _layers: Some(layers), _own: own })
     }
 
     fn base(&self, source: &SourceDisk) -> Result<Base> {
@@ -131,6 +144,9 @@ struct Run<'a> {
     chain: Chain,
     /// The public keys that this build and those of its layers logged in with.
     keys: Vec<String>,
+    roles: &'a Roles,
+    /// What the steps reached, by the key of the step's layer.
+    reached: BTreeMap<String, Vec<Host>>,
     /// A layer that no other build starts from.
     own: Option<Draft>,
 }
@@ -185,6 +201,8 @@ impl Run<'_> {
     ) -> Result<Draft, Stopped> {
         let Build { events, cancel, .. } = *self.build;
         for (n, (step, planned)) in todo.iter().enumerate() {
+            // What came before is not this step's.
+            guest.watch.taken().await?;
             loop {
                 let epoch = self.source.epoch;
                 let ran =
@@ -196,6 +214,8 @@ impl Run<'_> {
                     Choice::Abort => return Err(Stopped { error, disk: Some(draft) }),
                 }
             }
+            let reached = self.build.reached(step, guest, self.roles).await?;
+            self.reached.insert(planned.key.clone(), reached);
             let another = n + 1 < todo.len() && self.chain.layers().len() + 1 < layers::MOST;
             if another {
                 draft = self.next(planned, draft, guest).await?;
@@ -254,7 +274,8 @@ impl Run<'_> {
         let image = format!("{}:{}", spec.name, spec.version);
         self.refuse_secrets(&draft, &format!("the step `{}`", planned.title))?;
         let below = self.chain.layers().last().map(|layer| &**layer);
-        let made = Made { base: self.base, below, keys: &self.keys, down, image: &image };
+        let reached = self.reached.get(&planned.key).map(Vec::as_slice).unwrap_or_default();
+        let made = Made { base: self.base, below, keys: &self.keys, reached, down, image: &image };
         let kept = self.layers.keep(planned, draft, made, events, cancel).await?;
         self.chain.push(kept);
         Ok(())

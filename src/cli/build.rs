@@ -44,7 +44,7 @@ pub(crate) struct Args {
     /// What to do when a step fails.
     #[arg(long, value_name = "WHAT", default_value = "cleanup")]
     on_error: Wish,
-    /// Keep to `devbox.lock`: fail where an input or a package is another one.
+    /// Keep to `devbox.lock`: fail where an input, a package or a host that a step reaches is another one.
     ///
     /// Ends with 2 before anything is built if there is no lock, or if it does not fit the spec.
     #[arg(long, conflicts_with = "until_step")]

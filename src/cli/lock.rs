@@ -12,7 +12,7 @@ use crate::source::fetch::hash_file;
 use crate::spec::{self, Location, Source, Spec};
 use crate::ui;
 
-/// Write down in `devbox.lock` what the spec comes to now: digests, package versions, tools.
+/// Write down in `devbox.lock` what the spec comes to now: digests, package versions, hosts, tools.
 ///
 /// Makes what `devbox build` starts from and runs the steps that are not in its cache, since only that tells what they
 /// bring; no box is made. `devbox build --locked` keeps to the lock.
@@ -26,7 +26,7 @@ pub(crate) struct Args {
     /// Uses no network. Ends with 1 if anything differs.
     #[arg(long, conflicts_with = "update")]
     check: bool,
-    /// Find this anew and keep the rest: a package, `packages`, `source` or a step. May be given several times.
+    /// Find this anew and keep the rest: a package, `packages`, `source`, `hosts` or a step. May be given several times.
     #[arg(long, value_name = "NAME")]
     update: Vec<String>,
     /// Let `qemu-img` read disks with all your rights where this host cannot isolate it.
@@ -145,7 +145,7 @@ fn missing(spec: &Spec) -> Error {
 /// A name that is nothing of the lock or the spec is a typing error.
 fn refuse_unknown(loose: &BTreeSet<String>, lock: &Lock, spec: &Spec) -> Result<()> {
     let known = |name: &str| {
-        [lock::SOURCE, "packages"].contains(&name)
+        [lock::SOURCE, lock::HOSTS, "packages"].contains(&name)
             || lock.inputs.iter().any(|input| input.name == name)
             || lock.packages.iter().chain(&lock.replaced).any(|p| p.name == name)
             || spec.steps.iter().any(|step| step.name == name)
@@ -153,7 +153,7 @@ fn refuse_unknown(loose: &BTreeSet<String>, lock: &Lock, spec: &Spec) -> Result<
     match loose.iter().find(|name| !known(name)) {
         None => Ok(()),
         Some(name) => Err(Error::usage(format!("`{name}` is nothing that `{FILE_NAME}` has"))
-            .hint("Name a package, `packages`, `source` or a step; `devbox lock` alone finds everything anew.")),
+            .hint("Name a package, `packages`, `source`, `hosts` or a step; `devbox lock` alone finds everything anew.")),
     }
 }
 
@@ -161,7 +161,8 @@ fn refuse_unknown(loose: &BTreeSet<String>, lock: &Lock, spec: &Spec) -> Result<
 fn refuse_others(changes: &[Difference], loose: &BTreeSet<String>) -> Result<()> {
     let asked = |change: &Difference| {
         // A new version may need other packages than the old one.
-        let package = !change.name.contains([' ', ':']) && change.name != lock::SOURCE;
+        let package = !change.name.contains([' ', ':'])
+            && ![lock::SOURCE, lock::HOSTS].contains(&&*change.name);
         let step = loose.iter().any(|name| {
             let title =
                 if name.starts_with("step ") { name.clone() } else { format!("step {name}") };
@@ -178,8 +179,13 @@ fn refuse_others(changes: &[Difference], loose: &BTreeSet<String>) -> Result<()>
     Err(error.hint("Name these with `--update` too, or find everything anew with `devbox lock`."))
 }
 
-/// `3 inputs, 212 packages`.
+/// `3 inputs, 1 host, 212 packages`.
 fn summary(lock: &Lock) -> String {
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-    [count(lock.inputs.len(), "input"), count(lock.packages.len(), "package")].join(", ")
+    [
+        count(lock.inputs.len(), "input"),
+        count(lock.hosts.len(), "host"),
+        count(lock.packages.len(), "package"),
+    ]
+    .join(", ")
 }

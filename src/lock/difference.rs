@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::input::inputs;
-use super::{Input, Lock, Package, SOURCE, fingerprint};
+use super::{HOSTS, Host, Input, Lock, Package, SOURCE, fingerprint};
 use crate::digest::FileDigest;
 use crate::error::Result;
 use crate::spec::{Checksum, Source, Spec};
@@ -61,6 +61,19 @@ impl Lock {
     #[must_use]
     pub fn changed(&self, other: &Lock) -> Vec<Difference> {
         let mut all = changes(&digests(&self.inputs), &digests(&other.inputs));
+        let missing = |a: &Lock, b: &Lock| -> Vec<Host> {
+            a.hosts.iter().filter(|host| !b.hosts.contains(host)).cloned().collect()
+        };
+        for host in missing(other, self) {
+            let what = format!("step `{}` reaches `{host}`, which is not locked", host.step);
+            all.push(Difference::new(HOSTS, what));
+        }
+        for host in missing(self, other) {
+            all.push(Difference::new(
+                HOSTS,
+                format!("step `{}` no longer reaches `{host}`", host.step),
+            ));
+        }
         all.extend(packages(&self.packages, &other.packages));
         all
     }

@@ -24,6 +24,8 @@ pub const FILE_NAME: &str = "devbox.lock";
 pub const VERSION: u32 = 1;
 /// The name of the source's image among the inputs.
 pub const SOURCE: &str = "source";
+/// What `--update` calls the hosts that steps reach.
+pub const HOSTS: &str = "hosts";
 /// A file larger than this is no lock: 20,000 packages have some 4 MiB.
 const LONGEST: u64 = 16 << 20;
 
@@ -41,6 +43,9 @@ pub struct Lock {
     /// What is taken in from outside.
     #[serde(default)]
     pub inputs: Vec<Input>,
+    /// What the guest reached while its steps ran.
+    #[serde(default)]
+    pub hosts: Vec<Host>,
     /// What the image has installed after all steps.
     #[serde(default)]
     pub packages: Vec<Package>,
@@ -59,6 +64,38 @@ pub struct Input {
     pub name: String,
     /// Its digest with its level.
     pub digest: String,
+}
+
+/// A host that a step reached.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Host {
+    /// The name of the step.
+    pub step: String,
+    /// A name, or an address where no name was asked for; [`MIRROR`] or [`BUILD_HOST`].
+    pub host: String,
+    /// None of a mirror, which another host may serve at another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Whether it is UDP, and not TCP.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub udp: bool,
+}
+
+/// Whoever serves the mirrors of the spec: a host's own mirror has no name here.
+pub const MIRROR: &str = "mirror";
+/// The host that builds, as its guest reaches it.
+pub const BUILD_HOST: &str = "host";
+
+/// `files.example:443`.
+impl std::fmt::Display for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.host)?;
+        if let Some(port) = self.port {
+            write!(f, ":{port}")?;
+        }
+        if self.udp { f.write_str(" (UDP)") } else { Ok(()) }
+    }
 }
 
 /// One installed package.
@@ -154,6 +191,15 @@ impl Lock {
     #[must_use]
     pub fn input(&self, name: &str) -> Option<&str> {
         self.inputs.iter().find(|input| input.name == name).map(|input| &*input.digest)
+    }
+
+    /// Whether a host is locked, for any step: what a guest does beside a step comes when it likes.
+    #[must_use]
+    pub fn reaches(&self, host: &Host) -> bool {
+        let same = |known: &Host| {
+            (&known.host, known.port, known.udp) == (&host.host, host.port, host.udp)
+        };
+        self.hosts.iter().any(same)
     }
 
     /// What the source has installed before any step.

@@ -21,6 +21,10 @@ fn example() -> Lock {
         spec: "spec1:00".to_owned(),
         snapshot: Some("2026-07-11T10:16:37Z".to_owned()),
         inputs: vec![Input { name: "step \"a\\b\"".to_owned(), digest: "step1:00".to_owned() }],
+        hosts: vec![
+            Host { step: "b".to_owned(), host: MIRROR.to_owned(), port: None, udp: false },
+            Host { step: "b".to_owned(), host: "ns.example".to_owned(), port: Some(53), udp: true },
+        ],
         packages: vec![],
         replaced: vec![],
         tools: Tools {
@@ -45,6 +49,10 @@ fn what_is_written_is_read_and_one_entry_is_one_line() {
     assert!(
         text.contains("\n  { name = \"b\", arch = \"amd64\", version = \"2\", step = true },\n")
     );
+    assert!(
+        text.contains("  { step = \"b\", host = \"ns.example\", port = 53, udp = true },\n"),
+        "{text}"
+    );
     assert_eq!(Lock::parse(&text).expect("read").text(), text);
 }
 
@@ -60,6 +68,31 @@ fn what_a_step_brought_and_what_it_replaced_are_told_apart() {
     let without = lock.without(&["b".to_owned()].into());
     assert_eq!(names(&without.source_packages()), ["a 1", "c 1"]);
     assert_eq!(lock.without(&["packages".to_owned()].into()).source_packages(), []);
+}
+
+#[test]
+fn a_host_is_locked_for_every_step_and_with_its_port() {
+    let lock = example();
+    let host = |step: &str, host: &str, port, udp| Host {
+        step: step.to_owned(),
+        host: host.to_owned(),
+        port,
+        udp,
+    };
+    assert!(lock.reaches(&host("other", MIRROR, None, false)));
+    assert!(lock.reaches(&host("b", "ns.example", Some(53), true)));
+    assert!(!lock.reaches(&host("b", "ns.example", Some(53), false)));
+    assert!(!lock.reaches(&host("b", "ns.example", Some(54), true)));
+    let mut other = lock.clone();
+    other.hosts[0].port = Some(80);
+    let changed = lock.changed(&other).into_iter().map(|d| d.what).collect::<Vec<_>>();
+    assert_eq!(
+        changed,
+        [
+            "step `b` reaches `mirror:80`, which is not locked",
+            "step `b` no longer reaches `mirror`"
+        ]
+    );
 }
 
 #[test]

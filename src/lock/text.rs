@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Lock, Package, VERSION};
+use super::{Host, Lock, Package, VERSION};
 
 /// The first lines, for who finds the file.
 const HEAD: &str = "# Made by `devbox lock`; keep it in git beside devbox.toml. What it means: docs/lock.md of devbox.\n";
@@ -25,6 +25,7 @@ impl Lock {
         let inputs =
             inputs.map(|i| format!("name = {}, digest = {}", quoted(&i.name), quoted(&i.digest)));
         put(list("inputs", inputs));
+        put(list("hosts", self.hosts.iter().map(host)));
         put(list("packages", self.packages.iter().map(package)));
         if !self.replaced.is_empty() {
             put(list("replaced", self.replaced.iter().map(package)));
@@ -63,6 +64,7 @@ impl Lock {
             }
         }
         lock.inputs.sort();
+        lock.hosts.sort();
         lock.packages.sort();
         lock.replaced.sort();
         Ok(lock)
@@ -78,6 +80,18 @@ fn list(name: &str, entries: impl Iterator<Item = String>) -> String {
         out.push('\n');
     }
     out + "]"
+}
+
+fn host(host: &Host) -> String {
+    let Host { step, host, port, udp } = host;
+    let mut out = format!("step = {}, host = {}", quoted(step), quoted(host));
+    if let Some(port) = port {
+        let _ = write!(out, ", port = {port}");
+    }
+    if *udp {
+        out.push_str(", udp = true");
+    }
+    out
 }
 
 fn package(package: &Package) -> String {

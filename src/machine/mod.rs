@@ -24,6 +24,7 @@ pub mod process;
 pub mod qmp;
 pub mod ready;
 pub mod record;
+mod record_network;
 pub mod serial;
 mod snapshot;
 pub mod still;

@@ -10,6 +10,8 @@ use crate::checksum;
 use crate::error::{Error, Kind, Result};
 use crate::image::boot::{self, Files};
 use crate::parity::manifest::Manifest;
+use crate::reached::flows::{Flows, Taken};
+use crate::reached::pcap::{self, Record};
 use crate::report::Report;
 use crate::serial;
 use crate::spec;
@@ -116,6 +118,31 @@ pub fn console(data: &[u8]) {
     let paths = report.changes.iter().flat_map(|change| [&change.what, &change.path]);
     assert!(said.chain(paths).all(|text| !text.contains('\n')), "{report:?}");
     assert!(!report.complete || log.contains("devbox-seal: end sealed"), "{report:?}");
+}
+
+/// The record of a guest's network, as QEMU writes it.
+pub fn network(data: &[u8]) {
+    let mut flows = Flows::new([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
+    let mut frames = 0;
+    let read = pcap::read(data, |record| {
+        if let Record::Frame(frame) = record {
+            frames += 1;
+            flows.frame(frame);
+        }
+        true
+    });
+    if let Err(why) = read {
+        checks::message(&why);
+    }
+    let taken = flows.take();
+    assert_eq!(taken.frames, frames);
+    assert!(taken.reached.len() as u64 <= frames, "{taken:?}");
+    for reached in &taken.reached {
+        // It becomes an entry of a file that people read.
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.:".contains(c);
+        assert!(!reached.host.is_empty() && reached.host.chars().all(plain), "{reached:?}");
+    }
+    assert_eq!(flows.take(), Taken::default());
 }
 
 /// What a guest sends where a folder is copied from it. The input is the whole stream.

@@ -27,6 +27,7 @@ use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::host::{self, Paths};
 use crate::image::container::{self, Format};
+use crate::lock::Host;
 use crate::source::fetch::hash_file;
 
 /// Most layers of one build: our own reader follows a chain of so many files, and more. Further steps share the last.
@@ -41,7 +42,7 @@ pub(super) struct Layers {
 }
 
 /// What of the cache a build starts from.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Start {
     /// So many steps are done already.
     pub(super) done: usize,
@@ -49,6 +50,8 @@ pub(super) struct Start {
     pub(super) files: Vec<PathBuf>,
     /// The public keys that their builds logged in with: their base64 parts.
     pub(super) keys: Vec<String>,
+    /// What their steps reached.
+    pub(super) reached: Vec<Host>,
     /// Whether the guest was shut down after the last of them.
     pub(super) down: bool,
     /// Why the step after them is not done, where there is one.
@@ -133,7 +136,7 @@ impl Layers {
         events: &Events,
         cancel: &CancellationToken,
     ) -> Result<Start> {
-        let mut start = Start { done: 0, files: vec![], keys: vec![], down: false, why: None };
+        let mut start = Start::default();
         let all = Record::all(&self.dir);
         for (n, planned) in plan.iter().take(MOST).enumerate() {
             let found = match reuse {
@@ -156,6 +159,7 @@ impl Layers {
             record.used(&self.dir);
             start.files.push(record.disk(&self.dir));
             start.keys.clone_from(&record.keys);
+            start.reached.extend(record.reached.iter().cloned());
             start.down = record.down;
             start.done = n + 1;
         }
@@ -218,6 +222,7 @@ impl Layers {
             sha256: hash_file(&draft.path, events, cancel).await?,
             base: made.base.clone(),
             keys: made.keys.to_owned(),
+            reached: made.reached.to_owned(),
             down: made.down,
             image: made.image.to_owned(),
         };
@@ -237,6 +242,8 @@ pub(super) struct Made<'a> {
     pub(super) below: Option<&'a Path>,
     /// The public keys that builds logged in with, up to it.
     pub(super) keys: &'a [String],
+    /// What its step reached.
+    pub(super) reached: &'a [Host],
     /// Whether the guest was shut down after it.
     pub(super) down: bool,
     /// `name:version` of the box that it was made for.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::Result;
+use crate::lock::Host;
 use crate::os;
 
 /// What the lowest layer of a build lies on.
@@ -56,6 +57,8 @@ pub(super) struct Record {
     pub(super) keys: Vec<String>,
     /// Whether the guest was shut down after it.
     pub(super) down: bool,
+    /// What its step reached.
+    pub(super) reached: Vec<Host>,
     /// The box that it was made for.
     pub(super) image: String,
 }

@@ -46,7 +46,14 @@ impl Lab {
                 .status();
             assert!(made.expect("qemu-img runs").success());
             let below = files.last().map(|file| &**file);
-            let made = Made { base: &self.base, below, keys: &[], down: false, image: "box:1.0.0" };
+            let made = Made {
+                base: &self.base,
+                below,
+                keys: &[],
+                reached: &[],
+                down: false,
+                image: "box:1.0.0",
+            };
             let kept = layers.keep(planned, draft, made, &Events::silent(), &none()).await;
             files.push(kept.expect("kept"));
         }

@@ -107,7 +107,10 @@ mod tests {
         let alias = b"\xc0\x0c\0\x05\0\x01\0\0\0\x09\0\x03\x01b\0";
         let address = b"\xc0\x25\0\x01\0\x01\0\0\0\x09\0\x04\xc0\0\x02\x07";
         let got = answer(&message(0x8180, &[alias, address])).expect("an answer");
-        assert_eq!((&*got.name, got.addresses), ("a.example", vec!["192.0.2.7".parse().expect("one")]));
+        assert_eq!(
+            (&*got.name, got.addresses),
+            ("a.example", vec!["192.0.2.7".parse().expect("one")])
+        );
         let service = b"\xc0\x0c\0\x21\0\x01\0\0\0\x09\0\x0a\0\0\0\0\0\x50\x01c\xc0\x0e";
         assert_eq!(answer(&message(0x8180, &[service])).expect("an answer").hosts, ["c.example"]);
     }

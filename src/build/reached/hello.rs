@@ -103,8 +103,16 @@ mod tests {
         let list = [&[0][..], &length(name.len()), name].concat();
         let sni = [&[0, 0][..], &length(list.len() + 2), &length(list.len()), &list].concat();
         let extensions = [&[0xaa, 0xaa, 0, 1, 0][..], &sni].concat();
-        let body = [&[3, 3][..], &[7; 32], &[2, 9, 9], &[0, 2, 0x13, 1], &[1, 0], &length(extensions.len()), &extensions]
-            .concat();
+        let body = [
+            &[3, 3][..],
+            &[7; 32],
+            &[2, 9, 9],
+            &[0, 2, 0x13, 1],
+            &[1, 0],
+            &length(extensions.len()),
+            &extensions,
+        ]
+        .concat();
         let message = [&[1, 0][..], &length(body.len()), &body].concat();
         [&[0x16, 3, 1][..], &length(message.len()), &message].concat()
     }

@@ -1,0 +1,13 @@
+//! What the guest of the steps reaches: names and ports, from the record of its network that QEMU writes.
+//!
+//! It is a record and no fence: what leaves the guest is looked at, not held back.
+
+pub(crate) mod dns;
+mod flows;
+pub(crate) mod hello;
+pub(crate) mod packet;
+pub(crate) mod pcap;
+mod watch;
+
+pub(super) use flows::{Reached, Roles};
+pub(super) use watch::Watch;
