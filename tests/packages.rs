@@ -102,4 +102,35 @@ async fn a_disk_is_made_once_and_reused() {
     let again = packages::build(&wanted, &paths, &events, &cancel).await;
     assert_eq!(again.expect("reused"), first);
     assert!(said.text().contains("reusing their disk"), "{}", said.text());
+
+    // A lock takes it from the cache, and what the mirror has not is named before anything is installed.
+    assert!(packages::cached(&wanted, &paths).expect("listed").contains(&first));
+    let names = ["adduser".to_owned()].into();
+    let (spec, arch) = (wanted.spec, wanted.arch);
+    let archives = packages::archives(&names, spec, arch, &events, &cancel).await;
+    let archives = archives.expect("the signed index is read");
+    let now = archives.first().expect("Debian has it");
+    let package = |version: &str, sha256: &str| packages::Locked {
+        packages: vec![devbox::lock::Package {
+            name: now.name.clone(),
+            arch: now.arch.clone(),
+            version: version.to_owned(),
+            kind: None,
+            sha256: Some(sha256.to_owned()),
+            step: false,
+        }],
+        epoch: None,
+        only: true,
+    };
+    for (locked, why) in [
+        (
+            package("0", &now.sha256),
+            format!("`adduser` 0 is locked; the mirror has {}", now.version),
+        ),
+        (package(&now.version, "00"), format!("the mirror has sha256:{}", now.sha256)),
+    ] {
+        let wanted = packages::Wanted { locked: Some(&locked), ..wanted };
+        let e = packages::build(&wanted, &paths, &events, &cancel).await.expect_err("not there");
+        assert!(e.to_string().contains(&why), "{why}: {e}");
+    }
 }

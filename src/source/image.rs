@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::address::Address;
 use super::checksum;
-use super::fetch::{Fetcher, hash_file};
+use super::fetch::{self, Fetcher, hash_file, hash_file_like};
 use super::signature::{KeyFile, Keys, Signed};
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
@@ -52,13 +52,24 @@ async fn resolve_with(
     events: &Events,
     cancel: &CancellationToken,
 ) -> Result<ResolvedImage> {
-    let sha256 = expected(fetcher, source, events, cancel).await?;
+    let digest = expected(fetcher, source, events, cancel).await?;
     let path = match &source.location {
-        Location::Path(path) => verified(path, &sha256, events, cancel).await?,
+        Location::Path(path) => verified(path, &digest, events, cancel).await?,
         Location::Url(url) => {
             let folder = paths.cache.join("downloads");
             private_dir(&folder)?;
-            fetcher.fetch(&Address::parse(url)?, &sha256, &folder, events, cancel).await?
+            fetcher.fetch(&Address::parse(url)?, &digest, &folder, events, cancel).await?
+        }
+    };
+    let sha256 = match fetch::kind(&digest) {
+        "sha256" => digest,
+        _ => {
+            let sha256 = hash_file(&path, events, cancel).await?;
+            if let (Location::Url(_), Some(folder)) = (&source.location, path.parent()) {
+                // A lock knows it by this name; where that cannot be, it is fetched once more.
+                let _ = fs::hard_link(&path, folder.join(&sha256));
+            }
+            sha256
         }
     };
     let options = Options {
@@ -102,7 +113,7 @@ fn refuse_wrapped(path: &Path) -> Result<()> {
         .hint("Unpack it, and give the path and the digest of the disk image that is inside."))
 }
 
-/// The digest that the image must have.
+/// The digest that the image must have, in hex: its SHA-256, or its SHA-512 where only that is listed.
 async fn expected(
     fetcher: &Fetcher,
     source: &ImageSource,
@@ -187,17 +198,18 @@ async fn small(
 /// Hashes a local file where it is.
 async fn verified(
     path: &Path,
-    sha256: &str,
+    expected: &str,
     events: &Events,
     cancel: &CancellationToken,
 ) -> Result<PathBuf> {
-    let found = hash_file(path, events, cancel).await?;
-    if found == sha256 {
+    let found = hash_file_like(expected, path, events, cancel).await?;
+    if found == expected {
         return Ok(path.to_path_buf());
     }
+    let kind = fetch::kind(expected);
     Err(Error::failed(format!("`{}` is not the expected image", path.display()))
-        .detail(format!("expected sha256:{sha256}"))
-        .detail(format!("found    sha256:{found}"))
+        .detail(format!("expected {kind}:{expected}"))
+        .detail(format!("found    {kind}:{found}"))
         .hint("Check that the file is whole and the right version, or correct the digest in the spec."))
 }
 
@@ -268,6 +280,19 @@ mod tests {
                 sha256: hex.clone()
             }
         );
+
+        let mut sum = std::process::Command::new("sha512sum");
+        let sum = sum.arg("disk.img").current_dir(dir.path()).output().expect("sha512sum runs");
+        let sum = String::from_utf8(sum.stdout).expect("text");
+        fs::write(dir.path().join("SHA512SUMS"), &sum).expect("write");
+        let listed = Checksum::File(Location::Path(dir.path().join("SHA512SUMS")));
+        let by_sha512 = ImageSource { checksum: listed, ..source.clone() };
+        let found = resolved(dir.path(), &by_sha512).await.expect("good");
+        assert_eq!(found.sha256, hex, "it is known by its SHA-256 all the same");
+        let other = sum.replacen(&sum[..1], if sum.starts_with('0') { "1" } else { "0" }, 1);
+        fs::write(dir.path().join("SHA512SUMS"), other).expect("write");
+        let e = resolved(dir.path(), &by_sha512).await.expect_err("wrong digest").to_string();
+        assert!(e.contains("expected sha512:") && e.contains(&sum[..128]), "{e}");
 
         source.checksum = Checksum::Sha256("0".repeat(64));
         let e = resolved(dir.path(), &source).await.expect_err("wrong digest").to_string();

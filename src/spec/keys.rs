@@ -124,7 +124,7 @@ keys! {
     /// `source.sha256`.
     IMAGE_SHA256: "sha256", Shape::Text(&grammar::SHA256), OneOf("checksum"), "SHA-256 of the image file.";
     /// `source.checksums`.
-    IMAGE_CHECKSUMS: "checksums", Shape::Text(&grammar::HOST_PATH), OneOf("checksum"), "Path or address of a checksum file (GNU or BSD form, clear-signed or not) that lists the image by its file name.";
+    IMAGE_CHECKSUMS: "checksums", Shape::Text(&grammar::HOST_PATH), OneOf("checksum"), "Path or address of a checksum file (GNU or BSD form, SHA-256 or SHA-512, clear-signed or not) that lists the image by its file name.";
     /// `source.keys`.
     IMAGE_KEYS: "keys", Shape::Set(&Shape::Text(&grammar::HOST_PATH)), Default("none; then nobody has to have signed it"), "Paths or addresses of files of OpenPGP public keys, armoured or not. One of these keys has to have signed `checksums`. With an address, `fingerprints` says which keys are meant.";
     /// `source.fingerprints`.

@@ -1,4 +1,4 @@
-//! Checksum files: the SHA-256 of one file by its name.
+//! Checksum files: the SHA-256 or SHA-512 of one file by its name.
 //!
 //! Read are the forms of GNU `sha256sum` (`<hex>  name`, `<hex> *name`, with a `\` in front where the
 //! name is escaped), of BSD (`SHA256 (name) = <hex>`), and a file that holds nothing but one digest.
@@ -13,22 +13,31 @@ use crate::error::{Error, Result};
 
 /// Hex digits of a SHA-256.
 const HEX: usize = 64;
+/// Hex digits of a SHA-512.
+const HEX_512: usize = 128;
 
 /// What one line says.
 struct Line<'a> {
     digest: &'a str,
     /// None for a bare digest.
     name: Option<Cow<'a, str>>,
-    /// Whether the digest is a SHA-256.
-    sha256: bool,
+    kind: Kind,
 }
 
-/// The SHA-256 of `name` as `text` lists it, in lower case. `origin` names the checksum file in
-/// messages.
+/// What a digest is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Sha256,
+    Sha512,
+    /// One that is not used: too weak, or too rare.
+    Other,
+}
+
+/// The SHA-256 of `name` as `text` lists it, in lower case; its SHA-512, of twice as many digits, where only that is
+/// listed. `origin` names the checksum file in messages.
 ///
 /// # Errors
-/// A line that is none of the known forms; `name` is not listed, or not with a SHA-256, or with two
-/// different ones.
+/// A line that is none of the known forms; `name` is not listed, or with neither, or with two different ones.
 pub fn find(text: &str, name: &str, origin: &str) -> Result<String> {
     let unreadable = |why: String| {
         Error::failed(format!("the checksum file `{origin}` cannot be read"))
@@ -45,32 +54,38 @@ pub fn find(text: &str, name: &str, origin: &str) -> Result<String> {
             lines.push(parse(line).ok_or_else(unknown)?);
         }
     }
-    if let [Line { digest, name: None, sha256: true }] = &lines[..] {
+    if let [Line { digest, name: None, kind: Kind::Sha256 | Kind::Sha512 }] = &lines[..] {
         return Ok(digest.to_ascii_lowercase());
     }
-    let mut found: Option<String> = None;
+    let mut found: [Option<String>; 2] = [None, None];
     let mut other = false;
     for line in lines.iter().filter(|line| line.name.as_deref().is_some_and(|n| same_name(n, name)))
     {
         let digest = line.digest.to_ascii_lowercase();
-        if !line.sha256 {
-            other = true;
-        } else if found.as_ref().is_some_and(|found| *found != digest) {
+        let found = match line.kind {
+            Kind::Sha256 => &mut found[0],
+            Kind::Sha512 => &mut found[1],
+            Kind::Other => {
+                other = true;
+                continue;
+            }
+        };
+        if found.as_ref().is_some_and(|found| *found != digest) {
             return Err(Error::failed(format!(
                 "the checksum file `{origin}` lists two different digests of `{name}`"
             ))
             .hint("Give the image's digest as `sha256` instead."));
-        } else {
-            found = Some(digest);
         }
+        *found = Some(digest);
     }
-    found.ok_or_else(|| {
+    let [sha256, sha512] = found;
+    sha256.or(sha512).ok_or_else(|| {
         let e = Error::failed(format!("the checksum file `{origin}` does not list `{name}`"));
         let listed: Vec<_> =
             lines.iter().filter_map(|l| l.name.as_deref()).take(5).map(shown).collect();
         if other {
             e.cause("it lists the name with another kind of digest only")
-                .hint("Name a SHA-256 checksum file, or give the image's digest as `sha256`.")
+                .hint("Name a checksum file with SHA-256 or SHA-512, or give the image's digest as `sha256`.")
         } else if listed.is_empty() {
             e.hint("Check that `checksums` names the right file.")
         } else {
@@ -99,15 +114,26 @@ fn parse(line: &str) -> Option<Line<'_>> {
         && let Some((name, digest)) = rest.rsplit_once(") = ")
         && algorithm.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'/')
     {
-        let sha256 = algorithm.eq_ignore_ascii_case("sha256");
-        let fits = is_hex(digest) && (!sha256 || digest.len() == HEX);
-        return fits.then_some(Line { digest, name: Some(Cow::Borrowed(name)), sha256 });
+        let is = |name: &str| algorithm.eq_ignore_ascii_case(name);
+        let (kind, fits) = match () {
+            () if is("sha256") => (Kind::Sha256, digest.len() == HEX),
+            () if is("sha512") => (Kind::Sha512, digest.len() == HEX_512),
+            () => (Kind::Other, true),
+        };
+        let fits = fits && is_hex(digest);
+        return fits.then_some(Line { digest, name: Some(Cow::Borrowed(name)), kind });
     }
     let escaped = line.strip_prefix('\\');
     let line = escaped.unwrap_or(line);
     let (digest, rest) = line.split_once(' ').unwrap_or((line, ""));
     // Digests of MD5, SHA-1, SHA-224, SHA-256, SHA-384 and SHA-512.
-    if !is_hex(digest) || !matches!(digest.len(), 32 | 40 | 56 | HEX | 96 | 128) {
+    let kind = match digest.len() {
+        HEX => Kind::Sha256,
+        HEX_512 => Kind::Sha512,
+        32 | 40 | 56 | 96 => Kind::Other,
+        _ => return None,
+    };
+    if !is_hex(digest) {
         return None;
     }
     let name = match rest.strip_prefix([' ', '*']) {
@@ -116,7 +142,7 @@ fn parse(line: &str) -> Option<Line<'_>> {
         None if rest.is_empty() && escaped.is_none() => None,
         _ => return None,
     };
-    Some(Line { digest, name, sha256: digest.len() == HEX })
+    Some(Line { digest, name, kind })
 }
 
 /// A name as `sha256sum` escapes it (GNU coreutils manual, "md5sum invocation").
@@ -164,6 +190,14 @@ mod tests {
         for text in cases {
             assert_eq!(find(&text, "disk.qcow2", "SUMS").expect(&text), a);
         }
+        let long = format!("{a}{b}");
+        for text in [
+            format!("{long}  disk.qcow2\n"),
+            format!("SHA512 (disk.qcow2) = {long}\n"),
+            long.clone(),
+        ] {
+            assert_eq!(find(&text, "disk.qcow2", "SUMS").expect(&text), long.to_ascii_lowercase());
+        }
         let escaped = format!("\\{a}  a\\\\b.img\n");
         assert_eq!(find(&escaped, "a\\b.img", "SUMS").expect("listed"), a);
         let upper = format!("SHA256 (a (1).img) = {b}");
@@ -187,7 +221,9 @@ mod tests {
             (format!("{a}  disk.qcow2.old\n"), "does not list"),
             (format!("{a}\n{b}\n"), "does not list"),
             (format!("{a}  disk.qcow2\n{b}  disk.qcow2\n"), "two different digests"),
-            (format!("{a}{a}  disk.qcow2\n"), "another kind of digest"),
+            (format!("{}  disk.qcow2\n", &a[..40]), "another kind of digest"),
+            (format!("{a}{a}  disk.qcow2\n{b}{b}  disk.qcow2\n"), "two different digests"),
+            (format!("SHA512 (disk.qcow2) = {a}"), "unknown form"),
             (format!("{}  disk.qcow2\n", &a[1..]), "line 1 has an unknown form"),
             (format!("{a} disk.qcow2\n"), "unknown form"),
             (format!("SHA256 (disk.qcow2) = {}", &a[1..]), "unknown form"),

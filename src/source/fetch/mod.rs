@@ -3,6 +3,7 @@
 
 mod partial;
 mod response;
+mod running;
 #[cfg(test)]
 mod tests;
 
@@ -17,8 +18,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::partial::{Origin, Partial};
 use self::response::{Answer, reason, validator};
+use self::running::Running;
+pub use self::running::kind;
 use super::address::Address;
-use crate::digest::{FileDigest, Sha256, hex};
+use crate::digest::FileDigest;
 use crate::error::{Error, Result};
 use crate::event::{Event, Events};
 use crate::host::free_bytes;
@@ -86,7 +89,7 @@ impl Fetcher {
         Ok(Fetcher { client, retry })
     }
 
-    /// The file at `address` with the digest `sha256`, as a read-only file in `folder`. One that is
+    /// The file at `address` with the digest `expected`, in hex (SHA-256, or SHA-512 by its length), as a read-only file in `folder`. One that is
     /// there already is hashed again and used. An interrupted download goes on where it stopped, in
     /// this call and in the next.
     ///
@@ -96,15 +99,15 @@ impl Fetcher {
     pub async fn fetch(
         &self,
         address: &Address,
-        sha256: &str,
+        expected: &str,
         folder: &Path,
         events: &Events,
         cancel: &CancellationToken,
     ) -> Result<PathBuf> {
-        let path = folder.join(sha256);
-        let _lock = lock(&folder.join(format!("{sha256}.lock")), address, events, cancel).await?;
+        let path = folder.join(expected);
+        let _lock = lock(&folder.join(format!("{expected}.lock")), address, events, cancel).await?;
         if path.exists() {
-            if hash_file(&path, events, cancel).await? == sha256 {
+            if hash_file_like(expected, &path, events, cancel).await? == expected {
                 return Ok(path);
             }
             events.warn(format!("`{}` was changed and is fetched again", path.display()));
@@ -113,8 +116,8 @@ impl Fetcher {
         let job = Job {
             fetcher: self,
             address,
-            sha256,
-            partial: Partial::new(folder, sha256),
+            expected,
+            partial: Partial::new(folder, expected),
             events,
             cancel,
             label: address.to_string(),
@@ -190,7 +193,7 @@ impl Fetcher {
 struct Job<'a> {
     fetcher: &'a Fetcher,
     address: &'a Address,
-    sha256: &'a str,
+    expected: &'a str,
     partial: Partial,
     events: &'a Events,
     cancel: &'a CancellationToken,
@@ -200,7 +203,7 @@ struct Job<'a> {
 /// The bytes that are there, with their running digest.
 struct Progress {
     file: Option<fs::File>,
-    digest: Sha256,
+    digest: Running,
     done: u64,
     origin: Origin,
     /// Whether any of it came from an earlier connection.
@@ -221,8 +224,8 @@ impl Job<'_> {
             };
             match ended {
                 Ok(()) => {
-                    let found = hex(&progress.digest.clone().finish());
-                    if found == self.sha256 {
+                    let found = progress.digest.clone().finish();
+                    if found == self.expected {
                         return Ok(());
                     }
                     self.partial.remove();
@@ -257,7 +260,7 @@ impl Job<'_> {
         let address = FileDigest::of(self.address.url().as_str().as_bytes()).hex();
         Progress {
             file: None,
-            digest: Sha256::new(),
+            digest: Running::like(self.expected),
             done: 0,
             origin: Origin { address, validator: None, total: None },
             resumed: false,
@@ -271,7 +274,7 @@ impl Job<'_> {
             return Ok(progress);
         };
         let (digest, done) =
-            digest_of(&self.partial.bytes, length, self.events, self.cancel).await?;
+            digest_of(self.expected, &self.partial.bytes, length, self.events, self.cancel).await?;
         self.events.note(format!("going on with `{}` at byte {done}", self.label));
         (progress.digest, progress.done, progress.origin, progress.resumed) =
             (digest, done, origin, true);
@@ -379,9 +382,10 @@ impl Job<'_> {
     }
 
     fn wrong_digest(&self, found: &str, length: u64) -> Error {
+        let kind = kind(self.expected);
         Error::failed(format!("`{}` is not the expected file", self.label))
-            .detail(format!("expected sha256:{}", self.sha256))
-            .detail(format!("found    sha256:{found} in {length} bytes"))
+            .detail(format!("expected {kind}:{}", self.expected))
+            .detail(format!("found    {kind}:{found} in {length} bytes"))
             .hint("Compare the digest with the one that the publisher shows; the download was removed.")
     }
 
@@ -448,24 +452,39 @@ async fn lock(
 /// # Errors
 /// It cannot be read, or `cancel` was set.
 pub async fn hash_file(path: &Path, events: &Events, cancel: &CancellationToken) -> Result<String> {
+    hash_file_like("", path, events, cancel).await
+}
+
+/// The digest of a file in hex, of the same kind as `expected`: SHA-256, or SHA-512 by its length.
+///
+/// # Errors
+/// As [`hash_file`].
+pub async fn hash_file_like(
+    expected: &str,
+    path: &Path,
+    events: &Events,
+    cancel: &CancellationToken,
+) -> Result<String> {
     let length = fs::metadata(path)?.len();
-    let (digest, _) = digest_of(path, length, events, cancel).await?;
-    Ok(hex(&digest.finish()))
+    let (digest, _) = digest_of(expected, path, length, events, cancel).await?;
+    Ok(digest.finish())
 }
 
 /// The running digest of the first `length` bytes of a file, and how many there were.
 async fn digest_of(
+    expected: &str,
     path: &Path,
     length: u64,
     events: &Events,
     cancel: &CancellationToken,
-) -> Result<(Sha256, u64)> {
+) -> Result<(Running, u64)> {
+    let digest = Running::like(expected);
     let (path, events, cancel) = (path.to_path_buf(), events.clone(), cancel.clone());
     blocking(move || {
         let mut file = fs::File::open(&path)?.take(length);
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let what = format!("verifying {}", name.get(..16).unwrap_or(&name));
-        let (mut digest, mut done, mut told) = (Sha256::new(), 0, Instant::now());
+        let (mut digest, mut done, mut told) = (digest, 0, Instant::now());
         let mut buf = vec![0; 1 << 20];
         loop {
             if cancel.is_cancelled() {

@@ -291,6 +291,23 @@ async fn a_wrong_digest_names_both_and_leaves_nothing() {
     assert!(text.contains(&format!("found    sha256:{hex}")), "{text}");
     assert_eq!((e.kind(), names(dir.path())), (Kind::Failed, vec![]));
     assert!(text.contains("/disk.raw?…") && !text.contains("secret"), "{text}");
+    let e = fetch(&server, &"0".repeat(128), dir.path()).await.expect_err("refused").to_string();
+    assert!(e.contains("expected sha512:00") && e.contains("found    sha512:"), "{e}");
+}
+
+#[tokio::test]
+async fn a_sha512_is_as_good() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (data, _) = file();
+    let copy = dir.path().join("copy");
+    fs::write(&copy, &data).expect("written");
+    let sum = std::process::Command::new("sha512sum").arg(&copy).output().expect("sha512sum runs");
+    let sum = String::from_utf8(sum.stdout).expect("text")[..128].to_owned();
+    let server = Server::start(data, &[GOOD, GOOD]).await;
+    let got = fetch(&server, &sum, dir.path()).await.expect("fetched");
+    assert_eq!(got, dir.path().join(&sum));
+    fetch(&server, &sum, dir.path()).await.expect("there already");
+    assert_eq!(server.starts().len(), 1);
 }
 
 #[tokio::test]
