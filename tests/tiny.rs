@@ -59,6 +59,7 @@ fn config(disk: Disk, firmware: Firmware) -> Config {
         data: vec![],
         seed: None,
         kernel: None,
+        installer: None,
         network: Network::None,
         rtc: None,
         lifetime: Lifetime::WithParent,

@@ -83,6 +83,7 @@ impl Guest {
             data: vec![],
             seed: Some(seed),
             kernel: None,
+            installer: None,
             network: Network::User {
                 forwards: vec![Forward {
                     guest: 22,

@@ -80,9 +80,9 @@ impl Build<'_> {
     async fn resolve(&self) -> Result<Lock> {
         self.check_host()?;
         let mut work = Workspace::open(self.spec, self.paths)?;
-        let image = self.image().await?;
-        let digest = image.as_ref().map(|(_, digest)| *digest);
-        let source = self.disk(image).await?;
+        let input = self.input().await?;
+        let digest = input.digest()?;
+        let source = self.disk(input, &work).await?;
         let own = self.installed(&Chain::new(&source, vec![])).await?;
         let (installed, hosts) = if self.spec.steps.is_empty() {
             (own.clone(), vec![])

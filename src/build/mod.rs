@@ -10,6 +10,7 @@ mod chain;
 mod files;
 mod guest;
 pub(crate) mod hardware;
+mod install;
 pub mod layers;
 pub mod lock;
 mod mirror;
@@ -44,8 +45,9 @@ use crate::parity::bytes::Chunks;
 use crate::parity::cache::Cache;
 use crate::parity::content::Content;
 use crate::source::image::ResolvedImage;
+use crate::source::medium::Medium;
 use crate::source::{self, SourceDisk, seed::Seed};
-use crate::spec::{self, Firmware, InputFormat, Source, Spec};
+use crate::spec::{self, Firmware, InputFormat, IsoSource, Source, Spec};
 use crate::store::{BoxConfig, BoxRef, Existing, Outcome, Staged, Store};
 
 pub use lock::Pinned;
@@ -73,6 +75,10 @@ pub struct Options {
     pub from_step: Option<String>,
     /// The lock that the build keeps to.
     pub lock: Option<Pinned>,
+    /// Runs the installer of an `iso` source anew, although the cache has the disk of the same inputs.
+    pub reinstall: bool,
+    /// Shows the screen of a machine in which an installer runs, by VNC on 127.0.0.1.
+    pub vnc: bool,
     /// How many seconds the clock of the steps' guest goes ahead of the host's.
     pub clock_ahead: i64,
     /// What is done after a step has failed.
@@ -150,9 +156,9 @@ impl Build<'_> {
         }
         let store = Store::open(&self.paths.store)?;
         let mut work = Workspace::open(self.spec, self.paths)?;
-        let image = self.image().await?;
-        let spec1 = spec::digest::spec1(self.spec, image.as_ref().map(|(_, digest)| digest))?;
-        let digest = image.as_ref().map(|(_, digest)| *digest);
+        let input = self.input().await?;
+        let digest = input.digest()?;
+        let spec1 = spec::digest::spec1(self.spec, digest.as_ref())?;
         let stored = match self.reusable(&store, spec1)? {
             Some(stored) => self.as_locked(stored).await?,
             None => None,
@@ -160,7 +166,7 @@ impl Build<'_> {
         let reused = stored.is_some();
         let image = match stored {
             Some(stored) => stored,
-            None => self.make(&store, spec1, &self.disk(image).await?, &work).await?,
+            None => self.make(&store, spec1, &self.disk(input, &work).await?, &work).await?,
         };
         let outputs::Written { outputs, about } = self.outputs(&image, digest, reused).await?;
         work.succeeded();
@@ -173,7 +179,7 @@ impl Build<'_> {
         let last = self.step_named(step)?;
         self.check_host()?;
         let mut work = Workspace::open(self.spec, self.paths)?;
-        let source = self.disk(self.image().await?).await?;
+        let source = self.disk(self.input().await?, &work).await?;
         let steps = &self.spec.steps[..=last];
         self.provision(&source, steps, &work, self.accelerator().await?).await?;
         work.succeeded();
@@ -242,20 +248,24 @@ impl Build<'_> {
         Ok(same)
     }
 
-    /// The verified image of an `image` source, with its digest.
-    async fn image(&self) -> Result<Option<(ResolvedImage, FileDigest)>> {
-        let Source::Image(image) = &self.spec.source else { return Ok(None) };
-        let image = source::image::resolve(image, self.paths, self.events, self.cancel).await?;
-        let digest = format!("sha256:{}", image.sha256);
-        let digest = digest.parse().map_err(|e| Error::failed("a damaged digest").cause(e))?;
-        Ok(Some((image, digest)))
+    /// The file that the source names, verified.
+    async fn input(&self) -> Result<Input<'_>> {
+        let (paths, events, cancel) = (self.paths, self.events, self.cancel);
+        Ok(match &self.spec.source {
+            Source::Packages(_) => Input::None,
+            Source::Image(image) => {
+                Input::Image(source::image::resolve(image, paths, events, cancel).await?)
+            }
+            Source::Iso(iso) => Input::Iso(iso, Medium::resolve(iso, paths, events, cancel).await?),
+        })
     }
 
     /// The disk to start from.
-    async fn disk(&self, image: Option<(ResolvedImage, FileDigest)>) -> Result<SourceDisk> {
-        match image {
-            Some((image, _)) => self.image_disk(image),
-            None => self.packages_disk().await,
+    async fn disk(&self, input: Input<'_>, work: &Workspace) -> Result<SourceDisk> {
+        match input {
+            Input::None => self.packages_disk().await,
+            Input::Image(image) => self.image_disk(image),
+            Input::Iso(iso, medium) => self.installation(iso, &medium, work).await,
         }
     }
 
@@ -264,7 +274,7 @@ impl Build<'_> {
         let format = source_format(&image)?;
         let epoch = match self.spec.seal.epoch {
             Some(epoch) => epoch,
-            None => newest_file(&image)?.min(jiff::Timestamp::now().as_second()),
+            None => newest_file(&image.path, image.format)?.min(jiff::Timestamp::now().as_second()),
         };
         Ok(SourceDisk {
             format,
@@ -443,6 +453,26 @@ impl Build<'_> {
     }
 }
 
+/// A file that a source begins with.
+enum Input<'a> {
+    None,
+    Image(ResolvedImage),
+    Iso(&'a IsoSource, Medium),
+}
+
+impl Input<'_> {
+    /// Its digest.
+    fn digest(&self) -> Result<Option<FileDigest>> {
+        let sha256 = match self {
+            Input::None => return Ok(None),
+            Input::Image(image) => &image.sha256,
+            Input::Iso(_, medium) => &medium.sha256,
+        };
+        let digest = format!("sha256:{sha256}").parse();
+        Ok(Some(digest.map_err(|e| Error::failed("a damaged digest").cause(e))?))
+    }
+}
+
 /// A sealed disk that is to be kept.
 enum Sealed<'a> {
     /// Written anew.
@@ -505,8 +535,8 @@ fn source_format(image: &ResolvedImage) -> Result<InputFormat> {
 }
 
 /// The time of the newest file on the image's Linux filesystems, in seconds since 1970 UTC.
-fn newest_file(image: &ResolvedImage) -> Result<i64> {
-    let disk = Disk::read(outputs::open(&image.path, image.format)?, &Limits::default())?;
+fn newest_file(path: &Path, format: Format) -> Result<i64> {
+    let disk = Disk::read(outputs::open(path, format)?, &Limits::default())?;
     let mut newest = None;
     for fs in disk.filesystems().map(|at| at.filesystem) {
         // vfat counts in local time.
@@ -515,11 +545,8 @@ fn newest_file(image: &ResolvedImage) -> Result<i64> {
         }
     }
     newest.ok_or_else(|| {
-        Error::failed(format!(
-            "`{}` has no Linux filesystem that is read here",
-            image.path.display()
-        ))
-        .hint("Use an image with an ext4 root filesystem.")
+        Error::failed(format!("`{}` has no Linux filesystem that is read here", path.display()))
+            .hint("Use an image with an ext4 root filesystem.")
     })
 }
 

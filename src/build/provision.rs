@@ -99,7 +99,7 @@ impl Build<'_> {
     fn base(&self, source: &SourceDisk) -> Result<Base> {
         match &self.spec.source {
             Source::Image(_) => Base::hashed(&source.path, &source.key),
-            Source::Packages(_) => Base::own(&source.path),
+            Source::Packages(_) | Source::Iso(_) => Base::own(&source.path),
         }
     }
 

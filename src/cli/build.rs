@@ -41,6 +41,12 @@ pub(crate) struct Args {
     /// Stop after this step, by name or number: its layer is kept for the next build, no box is made.
     #[arg(long, value_name = "STEP")]
     until_step: Option<String>,
+    /// Run the installer of an `iso` source anew, although nothing changed since it ran.
+    #[arg(long)]
+    reinstall: bool,
+    /// Show the screen of the machine in which the installer runs, by VNC on a free port of 127.0.0.1.
+    #[arg(long)]
+    vnc: bool,
     /// What to do when a step fails.
     #[arg(long, value_name = "WHAT", default_value = "cleanup")]
     on_error: Wish,
@@ -90,6 +96,8 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
         replace: args.replace,
         no_cache: args.no_cache,
         from_step: args.from_step,
+        reinstall: args.reinstall,
+        vnc: args.vnc,
         on_error: args.on_error.into(),
         sandbox: Policy::from_flag(args.allow_unsandboxed),
     };

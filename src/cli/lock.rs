@@ -9,7 +9,7 @@ use crate::error::{Error, Result, exit};
 use crate::exec::sandbox::Policy;
 use crate::lock::{self, Difference, FILE_NAME, Lock};
 use crate::source::fetch::hash_file;
-use crate::spec::{self, Location, Source, Spec};
+use crate::spec::{self, Location, Spec};
 use crate::ui;
 
 /// Write down in `devbox.lock` what the spec comes to now: digests, package versions, hosts, tools.
@@ -125,8 +125,9 @@ fn check(spec: &Spec, ctx: &Context) -> Result<u8> {
 
 /// An image that lies on this host is hashed.
 fn other_image(lock: &Lock, spec: &Spec, ctx: &Context) -> Result<Option<Difference>> {
-    let Source::Image(image) = &spec.source else { return Ok(None) };
-    let (Location::Path(path), Some(locked)) = (&image.location, lock.input(lock::SOURCE)) else {
+    let (Some((Location::Path(path), _)), Some(locked)) =
+        (spec.source.file(), lock.input(lock::SOURCE))
+    else {
         return Ok(None);
     };
     let found = ctx.block_on(async |cancel| hash_file(path, &ctx.events, &cancel).await)?;

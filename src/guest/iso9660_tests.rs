@@ -72,6 +72,42 @@ fn xorriso_extracts_every_file_by_its_rock_ridge_name() {
 }
 
 #[test]
+fn other_readers_find_files_in_folders_and_so_does_ours() {
+    let file = |name: &str| File { name: name.to_owned(), bytes: name.as_bytes().to_vec() };
+    let files =
+        ["openstack/latest/user_data", "openstack/latest/meta_data.json", "a", "ab/c", "a-b/c"]
+            .map(|name| if name == "a" { file("z") } else { file(name) });
+    let dir = tempfile::tempdir().expect("dir");
+    let path = dir.path().join("config.iso");
+    let bytes = image("config-2", &files).expect("image");
+    std::fs::write(&path, &bytes).expect("written");
+    let test = "other_readers_find_files_in_folders";
+    for tree in ["-R", "-J"] {
+        let Some(text) = oracle(test, "isoinfo", &["-i", "IMAGE", tree, "-f"], &path) else {
+            return;
+        };
+        for file in &files {
+            assert!(text.lines().any(|l| l == format!("/{}", file.name)), "{tree}: {text}");
+        }
+    }
+    let out = dir.path().join("out").display().to_string();
+    let args = ["-osirrox", "on", "-indev", "IMAGE", "-extract", "/", &out];
+    let Some(text) = oracle(test, "xorriso", &args, &path) else { return };
+    assert!(!text.contains("WARNING") && !text.contains("FAILURE"), "{text}");
+    for file in &files {
+        let read = std::fs::read(dir.path().join("out").join(&file.name)).expect("extracted");
+        assert_eq!(read, file.bytes);
+    }
+    let reader = crate::image::container::raw::Raw::open(&path).expect("opened");
+    let volume = crate::image::iso9660::Volume::open(&reader).expect("a volume");
+    for file in &files {
+        let found = volume.file(&file.name).expect("there");
+        let at = usize::try_from(found.offset).expect("small");
+        assert_eq!(&bytes[at..at + file.bytes.len()], file.bytes);
+    }
+}
+
+#[test]
 fn isoinfo_lists_both_trees() {
     let (_dir, path) = written();
     for tree in ["-R", "-J"] {
@@ -88,7 +124,8 @@ fn isoinfo_lists_both_trees() {
 #[test]
 fn what_the_format_cannot_hold_is_refused() {
     let file = |name: &str| vec![File { name: name.to_owned(), bytes: vec![] }];
-    for name in ["", ".", "a/b", "ü", &"x".repeat(61)] {
+    for name in ["", ".", "a//b", "/a", "a/", "a/../b", "a/b/c/d/e/f/g/h/i", "ü", &"x".repeat(61)]
+    {
         image("cidata", &file(name)).expect_err(name);
     }
     image("", &file("a")).expect_err("empty label");

@@ -12,6 +12,7 @@ pub mod directory;
 pub mod disk;
 pub(crate) mod field;
 pub mod filesystem;
+pub mod iso9660;
 pub mod limits;
 pub mod lvm;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::input::inputs;
 use super::{HOSTS, Host, Input, Lock, Package, SOURCE, fingerprint};
 use crate::digest::FileDigest;
 use crate::error::Result;
-use crate::spec::{Checksum, Source, Spec};
+use crate::spec::{Checksum, Spec};
 
 /// One thing that is not as locked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,8 +31,8 @@ impl Lock {
     pub fn unfit(&self, spec: &Spec) -> Result<Vec<Difference>> {
         let mut all = vec![];
         let locked = self.input(SOURCE).and_then(|digest| digest.parse::<FileDigest>().ok());
-        if let Source::Image(image) = &spec.source {
-            match (&image.checksum, &locked) {
+        if let Some((_, checksum)) = spec.source.file() {
+            match (checksum, &locked) {
                 (_, None) => {
                     all.push(Difference::new(SOURCE, "the source's image is not locked".to_owned()))
                 }

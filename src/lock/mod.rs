@@ -13,7 +13,7 @@ use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
-use crate::spec::{Checksum, Source, Spec};
+use crate::spec::Spec;
 
 pub use difference::{Difference, packages as package_differences};
 pub use input::{fingerprint, inputs};
@@ -241,9 +241,8 @@ impl Lock {
     pub fn pin(&self, spec: &Spec) -> Spec {
         let mut spec = spec.clone();
         let digest = self.input(SOURCE).and_then(|digest| digest.strip_prefix("sha256:"));
-        if let (Source::Image(image), Some(digest)) = (&mut spec.source, digest) {
-            image.checksum = Checksum::Sha256(digest.to_owned());
-            image.signing = None;
+        if let Some(digest) = digest {
+            spec.source.pin(digest);
         }
         spec
     }

@@ -2,7 +2,7 @@ use super::*;
 
 use std::path::Path;
 
-use crate::spec::parse;
+use crate::spec::{Checksum, Source, parse};
 
 fn package(name: &str, version: &str) -> Package {
     Package {

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::board::Board;
-use super::config::{Accelerator, Config, Disk, DiskFormat, Incoming, NAT_MAC, Network};
+use super::config::{Accelerator, Config, Disk, DiskFormat, Incoming, Installer, NAT_MAC, Network};
 use super::files::Files;
 use super::{card, data_disk, folder, hotplug};
 use crate::guest::folder::FolderKind;
@@ -38,8 +38,10 @@ pub fn argv(config: &Config, files: &Files, uefi: Option<&FirmwareImages>) -> Ve
     if config.tpm {
         tpm(&mut a, config);
     }
+    let from_cd = config.installer.as_ref().is_some_and(|installer| !installer.cds.is_empty());
     for (n, disk) in config.disks.iter().enumerate() {
-        add_disk(&mut a, n, disk, config.kernel.is_none() && n == 0);
+        let place = (config.kernel.is_none() && n == 0).then_some(u8::from(from_cd));
+        add_disk(&mut a, n, disk, place);
     }
     if let Some(seed) = &config.seed {
         add_seed(&mut a, seed);
@@ -50,6 +52,11 @@ pub fn argv(config: &Config, files: &Files, uefi: Option<&FirmwareImages>) -> Ve
             a.pair("-initrd", initrd);
         }
         a.pair("-append", &kernel.append);
+    }
+    if let Some(installer) = &config.installer {
+        add_installer(&mut a, config, installer);
+    }
+    if config.kernel.is_some() || config.installer.is_some() {
         a.word("-no-reboot");
     }
     network(&mut a, config);
@@ -224,7 +231,8 @@ fn tpm(a: &mut Args, config: &Config) {
     a.device(&json!({"driver": Board::of(config.arch).tpm, "id": "tpm0-dev", "tpmdev": "tpm0"}));
 }
 
-fn add_disk(a: &mut Args, n: usize, disk: &Disk, boots: bool) {
+/// `place` is the disk's place in the order in which the firmware looks for what it boots.
+fn add_disk(a: &mut Args, n: usize, disk: &Disk, place: Option<u8>) {
     let driver = match disk.format {
         DiskFormat::Qcow2 => "qcow2",
         DiskFormat::Raw => "raw",
@@ -244,10 +252,26 @@ fn add_disk(a: &mut Args, n: usize, disk: &Disk, boots: bool) {
     let mut device = json!({
         "driver": "virtio-blk-pci", "id": format!("{node}-dev"), "drive": node, "serial": disk.serial,
     });
-    if boots {
-        device["bootindex"] = json!(0);
+    if let Some(place) = place {
+        device["bootindex"] = json!(place);
     }
     a.device(&device);
+}
+
+fn add_installer(a: &mut Args, config: &Config, installer: &Installer) {
+    let (nodes, devices) = installer.devices(config.arch, config.kernel.is_none());
+    for node in &nodes {
+        a.blockdev(node);
+    }
+    for device in &devices {
+        a.device(device);
+    }
+    for (name, path) in &installer.fw_cfg {
+        a.with_path("-fw_cfg", &format!("name={name},file="), path, "");
+    }
+    if installer.vnc {
+        a.pair("-vnc", "127.0.0.1:0,to=99");
+    }
 }
 
 fn add_seed(a: &mut Args, seed: &Path) {

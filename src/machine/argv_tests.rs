@@ -8,7 +8,7 @@ use crate::guest::folder::{Folder, FolderKind};
 use crate::host::Arch;
 use crate::machine::config::{
     Accelerator, Card, Config, DirectKernel, Disk, DiskFormat, Firmware, Forward, Incoming,
-    Lifetime, MemoryFile, Network, Protocol,
+    Installer, Lifetime, MemoryFile, Network, Protocol,
 };
 use crate::machine::files::Files;
 
@@ -38,6 +38,7 @@ fn dev_box() -> Config {
         data: vec![],
         seed: Some(PathBuf::from("/m/seed.iso")),
         kernel: None,
+        installer: None,
         network: Network::User { forwards: vec![ssh], restrict: false },
         rtc: None,
         lifetime: Lifetime::Detached,
@@ -236,5 +237,37 @@ fn each_accelerator_has_its_words() {
     ] {
         assert_eq!(of(accelerator, "-accel"), accel);
         assert_eq!(of(accelerator, "-cpu"), cpu);
+    }
+}
+
+#[test]
+fn an_installer_finds_its_media_and_ends_with_a_reboot() {
+    let installer = Installer {
+        cds: vec!["/m/a.iso".into(), "/m/answers0.iso".into()],
+        floppy: Some("/m/floppy.img".into()),
+        fw_cfg: vec![("opt/com.coreos/config".to_owned(), "/m/fw,0".into())],
+        vnc: true,
+    };
+    let config = Config { installer: Some(installer), ..dev_box() };
+    insta::assert_snapshot!(words(&config, "/m", None));
+    // Nothing is left of it once the CDs are out, but that a reboot ends it.
+    let later = Config { installer: Some(Installer::default()), ..dev_box() };
+    let (with, without) = (words(&later, "/m", None), words(&dev_box(), "/m", None));
+    let more: Vec<&str> = with.lines().filter(|w| !without.lines().any(|l| l == *w)).collect();
+    assert_eq!(more, ["-no-reboot"]);
+}
+
+#[test]
+fn a_board_without_a_disk_controller_gets_one_for_cds_and_a_keyboard() {
+    let installer = Installer { cds: vec!["/m/a.iso".into()], ..Installer::default() };
+    let config = Config {
+        arch: Arch::Aarch64,
+        firmware: Firmware::Uefi,
+        installer: Some(installer),
+        ..dev_box()
+    };
+    let words = words(&config, "/m", None);
+    for part in ["\"scsi-cd\"", "virtio-scsi-pci", "usb-kbd", "\"bootindex\":0"] {
+        assert!(words.contains(part), "{part}: {words}");
     }
 }

@@ -22,6 +22,8 @@ pub struct Board {
     pub(super) generation_id: bool,
     /// Whether UEFI needs System Management Mode to keep its variables from the guest (EDK II on x86).
     pub(super) smm: bool,
+    /// It has a disk controller and a keyboard of its own, as a PC.
+    pub(super) ide: bool,
     /// How a TPM is attached.
     pub(super) tpm: &'static str,
 }
@@ -39,6 +41,7 @@ impl Board {
                 serial: Some("isa-serial"),
                 generation_id: true,
                 smm: true,
+                ide: true,
                 tpm: "tpm-crb",
             },
             Arch::Aarch64 => Board {
@@ -49,6 +52,7 @@ impl Board {
                 serial: None,
                 generation_id: false,
                 smm: false,
+                ide: false,
                 tpm: "tpm-tis-device",
             },
         }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::data_disk::DataDisk;
+pub use super::installer::Installer;
 use crate::guest::folder::{Folder, Ids};
 pub use crate::host::Arch;
 
@@ -37,6 +38,8 @@ pub struct Config {
     /// Boots this kernel instead of the disk's own boot loader. The machine then ends on a reboot
     /// (`-no-reboot`), since a direct boot is for one piece of work.
     pub kernel: Option<DirectKernel>,
+    /// What only a machine has in which an installer runs. It ends on a reboot too (`-no-reboot`).
+    pub installer: Option<Installer>,
     /// The guest's network.
     pub network: Network,
     /// What the guest's clock shows at start, in seconds since 1970 UTC; the real time if absent.

@@ -12,7 +12,9 @@ pub mod files;
 pub mod firmware;
 pub mod folder;
 pub mod hotplug;
+pub mod installer;
 pub mod instance;
+mod keyboard;
 mod launch;
 mod layer;
 mod listener;
@@ -210,8 +212,9 @@ impl Machine {
         *exit.wait_for(Option::is_some).await.ok()?
     }
 
-    /// Adds what a person needs to find the cause.
-    async fn evidence(&self, mut error: Error) -> Error {
+    /// Adds what a person needs to find the cause: the last serial lines, QEMU's own words, a picture of the screen,
+    /// and the paths of all of it.
+    pub async fn evidence(&self, mut error: Error) -> Error {
         let lines = serial::last_lines(&self.serial_log, SERIAL_LINES);
         if !lines.is_empty() {
             error = error.detail("last lines of the serial console:");

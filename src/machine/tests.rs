@@ -38,6 +38,7 @@ fn empty(dir: &Path, forwards: Vec<Forward>) -> Config {
         data: vec![],
         seed: None,
         kernel: None,
+        installer: None,
         network: Network::User { forwards, restrict: false },
         rtc: None,
         lifetime: Lifetime::WithParent,

@@ -25,6 +25,7 @@ pub(super) fn shape(machine: &spec::Machine, accelerator: Accelerator) -> Config
         data: vec![],
         seed: None,
         kernel: None,
+        installer: None,
         network: Network::User { forwards: vec![], restrict: false },
         rtc: None,
         lifetime: Lifetime::Detached,
@@ -85,6 +86,7 @@ pub(super) fn saved(
         data: record.disks.clone(),
         seed: Some(instance.files().seed()),
         kernel: None,
+        installer: None,
         network: Network::User {
             forwards: record.forwards.iter().map(again).collect(),
             restrict: false,

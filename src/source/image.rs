@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::host::{Paths, private_dir};
 use crate::image::container::{self, Format, Options};
-use crate::spec::types::{Checksum, ImageSource, InputFormat, Location};
+use crate::spec::types::{Checksum, ImageSource, InputFormat, Location, Signing};
 
 /// Largest checksum file, signature or file of keys; those of distributions have some KiB, their keys some 100.
 const MAX_CHECKSUM_FILE: u64 = 1 << 20;
@@ -52,26 +52,7 @@ async fn resolve_with(
     events: &Events,
     cancel: &CancellationToken,
 ) -> Result<ResolvedImage> {
-    let digest = expected(fetcher, source, events, cancel).await?;
-    let path = match &source.location {
-        Location::Path(path) => verified(path, &digest, events, cancel).await?,
-        Location::Url(url) => {
-            let folder = paths.cache.join("downloads");
-            private_dir(&folder)?;
-            fetcher.fetch(&Address::parse(url)?, &digest, &folder, events, cancel).await?
-        }
-    };
-    let sha256 = match fetch::kind(&digest) {
-        "sha256" => digest,
-        _ => {
-            let sha256 = hash_file(&path, events, cancel).await?;
-            if let (Location::Url(_), Some(folder)) = (&source.location, path.parent()) {
-                // A lock knows it by this name; where that cannot be, it is fetched once more.
-                let _ = fs::hard_link(&path, folder.join(&sha256));
-            }
-            sha256
-        }
-    };
+    let (path, sha256) = file(fetcher, named(source), paths, events, cancel).await?;
     let options = Options {
         format: source.format.map(|format| match format {
             InputFormat::Raw => Format::Raw,
@@ -105,6 +86,50 @@ async fn resolve_with(
     })
 }
 
+/// A file that a source names.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Named<'a> {
+    pub(super) location: &'a Location,
+    pub(super) checksum: &'a Checksum,
+    pub(super) signing: Option<&'a Signing>,
+}
+
+fn named(source: &ImageSource) -> Named<'_> {
+    let ImageSource { location, checksum, signing, .. } = source;
+    Named { location, checksum, signing: signing.as_ref() }
+}
+
+/// Gets a file that has to match a checksum: its path, and its SHA-256 in 64 hex digits.
+pub(super) async fn file(
+    fetcher: &Fetcher,
+    named: Named<'_>,
+    paths: &Paths,
+    events: &Events,
+    cancel: &CancellationToken,
+) -> Result<(PathBuf, String)> {
+    let digest = expected(fetcher, named, events, cancel).await?;
+    let path = match named.location {
+        Location::Path(path) => verified(path, &digest, events, cancel).await?,
+        Location::Url(url) => {
+            let folder = paths.cache.join("downloads");
+            private_dir(&folder)?;
+            fetcher.fetch(&Address::parse(url)?, &digest, &folder, events, cancel).await?
+        }
+    };
+    let sha256 = match fetch::kind(&digest) {
+        "sha256" => digest,
+        _ => {
+            let sha256 = hash_file(&path, events, cancel).await?;
+            if let (Location::Url(_), Some(folder)) = (named.location, path.parent()) {
+                // A lock knows it by this name; where that cannot be, it is fetched once more.
+                let _ = fs::hard_link(&path, folder.join(&sha256));
+            }
+            sha256
+        }
+    };
+    Ok((path, sha256))
+}
+
 /// QEMU reads the file as it is, so it has to be the disk itself. Said before anything is unpacked.
 fn refuse_wrapped(path: &Path) -> Result<()> {
     let Some(wrapping) = container::wrapping(path)? else { return Ok(()) };
@@ -116,15 +141,15 @@ fn refuse_wrapped(path: &Path) -> Result<()> {
 /// The digest that the image must have, in hex: its SHA-256, or its SHA-512 where only that is listed.
 async fn expected(
     fetcher: &Fetcher,
-    source: &ImageSource,
+    Named { location, checksum, signing }: Named<'_>,
     events: &Events,
     cancel: &CancellationToken,
 ) -> Result<String> {
-    let list = match &source.checksum {
+    let list = match checksum {
         Checksum::Sha256(hex) => return Ok(hex.clone()),
         Checksum::File(list) => list,
     };
-    let name = match &source.location {
+    let name = match location {
         Location::Path(path) => path.file_name().map(|name| name.to_string_lossy().into_owned()),
         Location::Url(url) => Address::parse(url)?.file_name().map(str::to_owned),
     };
@@ -133,8 +158,8 @@ async fn expected(
             .hint("Give the image's digest as `sha256`, since a checksum file lists names."));
     };
     let (text, origin) =
-        small(fetcher, list, "checksum file", source.signing.is_none(), events, cancel).await?;
-    let text = match &source.signing {
+        small(fetcher, list, "checksum file", signing.is_none(), events, cancel).await?;
+    let text = match signing {
         None => text,
         Some(signing) => {
             let beside = match &signing.signature {

@@ -5,6 +5,7 @@ pub mod checksum;
 pub mod disk;
 pub mod fetch;
 pub mod image;
+pub mod medium;
 pub mod packages;
 pub mod seed;
 pub mod signature;

@@ -1,13 +1,16 @@
 //! `spec1`: what was asked for, as one digest. The rules: `docs/spec1.md`.
 
 mod files;
+mod iso;
 mod steps;
 
 use serde_json::{Value, json};
 
 use crate::digest::{FileDigest, SpecDigest, StepDigest};
 use crate::error::{Error, Result};
-use crate::spec::types::{Checksum, ImageSource, InputFormat, Packages, Source, Spec, Step};
+use crate::spec::types::{
+    Checksum, ImageSource, InputFormat, IsoSource, Packages, Source, Spec, Step,
+};
 
 /// The digest of a spec with the contents of all files that it names.
 ///
@@ -29,6 +32,7 @@ pub fn preimage(spec: &Spec, image: Option<&FileDigest>) -> Result<Vec<u8>> {
     let source = match &spec.source {
         Source::Packages(packages) => packages_source(packages),
         Source::Image(source) => image_source(source, image)?,
+        Source::Iso(source) => iso::inputs(source, image)?,
     };
     let steps: Vec<Value> = spec.steps.iter().map(inputs).collect::<Result<_>>()?;
     let mut document = json!({
@@ -81,20 +85,35 @@ fn packages_source(p: &Packages) -> Value {
     })
 }
 
-fn image_source(source: &ImageSource, image: Option<&FileDigest>) -> Result<Value> {
-    let sha256 = match (&source.checksum, image) {
+/// All that an installation is made of, as it stands in [`preimage`]. `medium` is the digest of the medium's file.
+///
+/// # Errors
+/// As [`spec1`].
+pub fn installation(source: &IsoSource, medium: Option<&FileDigest>) -> Result<Value> {
+    let mut inputs = iso::inputs(source, medium)?;
+    inputs.sort_all_objects();
+    Ok(inputs)
+}
+
+/// The digest of the source's file: what the spec states, if the file that was found has it too.
+fn stated(checksum: &Checksum, file: Option<&FileDigest>) -> Result<String> {
+    match (checksum, file) {
         (Checksum::Sha256(stated), Some(found)) if *stated != found.hex() => {
-            return Err(Error::failed("the source image is not the one that the spec names")
+            Err(Error::failed("the source image is not the one that the spec names")
                 .detail(format!("spec:  {stated}"))
-                .detail(format!("image: {}", found.hex())));
+                .detail(format!("image: {}", found.hex())))
         }
-        (Checksum::Sha256(stated), _) => stated.clone(),
-        (Checksum::File(_), Some(found)) => found.hex(),
+        (Checksum::Sha256(stated), _) => Ok(stated.clone()),
+        (Checksum::File(_), Some(found)) => Ok(found.hex()),
         (Checksum::File(_), None) => {
-            return Err(Error::failed("the digest of the source image is not known yet")
-                .hint("Fetch the image first: its checksum file says the digest."));
+            Err(Error::failed("the digest of the source image is not known yet")
+                .hint("Fetch the image first: its checksum file says the digest."))
         }
-    };
+    }
+}
+
+fn image_source(source: &ImageSource, image: Option<&FileDigest>) -> Result<Value> {
+    let sha256 = stated(&source.checksum, image)?;
     let format = source.format.map(|f| match f {
         InputFormat::Raw => "raw",
         InputFormat::Qcow2 => "qcow2",

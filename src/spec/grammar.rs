@@ -283,6 +283,60 @@ pub static TITLE: Grammar = Grammar {
     repairs: &[TRIM],
 };
 
+/// A volume label of an ISO 9660 image, as our writer takes it.
+pub static VOLUME: Grammar = Grammar {
+    expected: "1 to 16 letters, digits and `_.-`",
+    pattern: "^[A-Za-z0-9_.-]+$",
+    longest: 16,
+    check: |s| all(s, |c| c.is_ascii_alphanumeric() || b"_.-".contains(&c)),
+    repairs: &[TRIM],
+};
+
+/// A name of the FAT filesystem, short or long.
+pub static FLOPPY_NAME: Grammar = Grammar {
+    expected: "a file name of letters, digits and `_.-`, with a letter or digit in front",
+    pattern: "^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+    longest: 60,
+    check: |s| {
+        first(s, |c| c.is_ascii_alphanumeric())
+            && all(s, |c| c.is_ascii_alphanumeric() || b"_.-".contains(&c))
+    },
+    repairs: &[TRIM],
+};
+
+/// An entry that a user may add to QEMU's firmware configuration device (QEMU's docs/specs/fw_cfg); a name has 56
+/// bytes there, the last one zero.
+pub static FW_CFG: Grammar = Grammar {
+    expected: "a name such as \"opt/com.coreos/config\", of at most 55 bytes",
+    pattern: "^opt/[A-Za-z0-9_][A-Za-z0-9_./-]*$",
+    longest: 55,
+    check: |s| {
+        s.strip_prefix("opt/").is_some_and(|rest| {
+            first(rest, |c| c.is_ascii_alphanumeric() || c == b'_')
+                && all(rest, |c| c.is_ascii_alphanumeric() || b"_./-".contains(&c))
+        })
+    },
+    repairs: &[TRIM, |s| format!("opt/{}", s.trim().trim_start_matches('/'))],
+};
+
+/// A kernel's command line; x86 takes 2047 bytes (`COMMAND_LINE_SIZE`).
+pub static CMDLINE: Grammar = Grammar {
+    expected: "one line of 1 to 2047 bytes",
+    pattern: r"^[^\x00-\x1f\x7f-\x9f]+$",
+    longest: 2047,
+    check: |s| !s.is_empty() && !s.chars().any(char::is_control),
+    repairs: &[TRIM],
+};
+
+/// What is typed; [`crate::spec::boot_command`] knows more.
+pub static TYPED: Grammar = Grammar {
+    expected: "text, and keys in `<>`",
+    pattern: r"^[^\x00]+$",
+    longest: 16 << 10,
+    check: |s| !s.is_empty() && !s.contains('\0'),
+    repairs: &[],
+};
+
 /// Permission bits in octal.
 pub static MODE: Grammar = Grammar {
     expected: "permission bits as an octal string, such as \"0644\"",
@@ -422,6 +476,11 @@ pub(crate) static ALL: &[&Grammar] = &[
     &SCRIPT,
     &TITLE,
     &DATE,
+    &VOLUME,
+    &FLOPPY_NAME,
+    &FW_CFG,
+    &CMDLINE,
+    &TYPED,
     &PINNED_PACKAGE,
     &TREE_DIGEST,
     &MODE,

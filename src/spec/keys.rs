@@ -17,9 +17,16 @@ macro_rules! keys {
     )+};
 }
 
+mod iso;
 mod parity;
 mod steps;
 
+pub use iso::{
+    ANSWER_LABEL, ANSWER_NAME, ANSWER_SOURCE, ANSWER_TYPE, ANSWER_TYPES, ANSWERS, BOOT,
+    BOOT_CMDLINE, BOOT_COMMAND, BOOT_INITRD, BOOT_KERNEL, BOOT_TYPE, BOOT_TYPES, BOOT_WAIT,
+    FLOPPY_NAME, FW_CFG_NAME, ISO_CHECKSUMS, ISO_DISK, ISO_END, ISO_PATH, ISO_REBOOTS, ISO_SHA256,
+    ISO_START_TIMEOUT, ISO_TABLE, ISO_TIMEOUT, ISO_URL,
+};
 pub use parity::{
     DELTA_BASE, DELTA_FILE, DELTA_GID, DELTA_LINK, DELTA_MODE, DELTA_ONLY, DELTA_OP, DELTA_PACKAGE,
     DELTA_PATH, DELTA_PROTECTED, DELTA_TREE, DELTA_UID, DELTA_UNTIL, DELTA_WHY, DELTAS,
@@ -101,7 +108,7 @@ keys! {
 
 keys! {
     /// `source.type` for packages.
-    SOURCE_TYPE: "type", Shape::Choice(&["packages", "image"]), Required, "`packages`: a distribution's packages. `image`: a disk image.";
+    SOURCE_TYPE: "type", Shape::Choice(&["packages", "image", "iso"]), Required, "`packages`: a distribution's packages. `image`: a disk image. `iso`: an installer.";
     /// `source.suite`.
     SUITE: "suite", Shape::Text(&grammar::SUITE), Required, "Debian's code name of the suite; `stable` and the like move and are refused.";
     /// `source.packages`.
@@ -151,7 +158,7 @@ keys! {
     /// `seal.hostname`.
     SEAL_HOSTNAME: "hostname", Shape::Text(&grammar::LABEL), Default("the name of the box"), "Content of /etc/hostname in the image. Each machine gets its own at boot.";
     /// `seal.epoch`.
-    SEAL_EPOCH: "epoch", Shape::Integer(EPOCHS.0, EPOCHS.1), Default("`packages`: the date of the suite's Release file; `image`: the time of its newest file"), "Seconds since 1970 UTC: no file time in the image is later.";
+    SEAL_EPOCH: "epoch", Shape::Integer(EPOCHS.0, EPOCHS.1), Default("`packages`: the date of the suite's Release file; `image` and `iso`: the time of the newest file"), "Seconds since 1970 UTC: no file time in the image is later.";
     /// `machines.NAME.depends_on`.
     DEPENDS_ON: "depends_on", Shape::Set(&Shape::Text(&grammar::LABEL)), Default("none"), "Machines that are ready before this one is started, and stopped after it.";
     /// `machine.cpus`.
@@ -371,6 +378,7 @@ pub static SPEC: Table = Table {
 pub static SOURCES: &[Variant] = &[
     Variant { name: "packages", table: &PACKAGES_TABLE },
     Variant { name: "image", table: &IMAGE_TABLE },
+    Variant { name: "iso", table: &ISO_TABLE },
 ];
 
 /// `[source]` with `type = "packages"`.

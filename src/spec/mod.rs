@@ -3,6 +3,7 @@
 //! [`keys`] says once which tables and keys there are. The parser, the JSON schema and the reference
 //! in `docs/spec.md` are made from it.
 
+pub mod boot_command;
 mod decode;
 pub mod digest;
 pub mod grammar;
@@ -25,5 +26,7 @@ pub use load::{FILE_NAME, find, load, parse, read};
 pub use problem::{Problem, Problems};
 pub use types::*;
 
+#[cfg(test)]
+mod iso_tests;
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,17 @@ pub fn reference() -> String {
     for variant in keys::SOURCES {
         section(&mut out, &format!("`[source]` with `type = \"{}\"`", variant.name), variant.table);
     }
+    for (title, variants) in
+        [("[[source.answers]]", keys::ANSWER_TYPES), ("[source.boot]", keys::BOOT_TYPES)]
+    {
+        for variant in variants {
+            section(
+                &mut out,
+                &format!("`{title}` with `type = \"{}\"`", variant.name),
+                variant.table,
+            );
+        }
+    }
     for variant in keys::STEP_TYPES {
         section(
             &mut out,

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use crate::spec::subnet::Subnet;
 
+mod iso;
 mod steps;
 
+pub use iso::{Answer, Boot, End, IsoSource, Place};
 pub use steps::{
     Action, Ansible, Checks, Chef, Images, Puppet, Salt, Script, Secret, Step, Template, Values,
 };
@@ -262,6 +264,41 @@ pub enum Source {
     Packages(Packages),
     /// `type = "image"`: a disk image by path or URL.
     Image(ImageSource),
+    /// `type = "iso"`: an installer that runs unattended.
+    Iso(IsoSource),
+}
+
+impl Source {
+    /// Size of the disk in bytes, where the spec says it.
+    #[must_use]
+    pub fn disk_size(&self) -> Option<u64> {
+        match self {
+            Source::Packages(packages) => Some(packages.disk_size),
+            Source::Iso(iso) => Some(iso.disk_size),
+            Source::Image(_) => None,
+        }
+    }
+
+    /// The file that it begins with, and what that must match; none for packages.
+    #[must_use]
+    pub fn file(&self) -> Option<(&Location, &Checksum)> {
+        match self {
+            Source::Packages(_) => None,
+            Source::Image(image) => Some((&image.location, &image.checksum)),
+            Source::Iso(iso) => Some((&iso.location, &iso.checksum)),
+        }
+    }
+
+    /// Lets the file have this SHA-256 (hex), whatever was said of it; nothing for packages.
+    pub fn pin(&mut self, sha256: &str) {
+        let (checksum, signing) = match self {
+            Source::Packages(_) => return,
+            Source::Image(image) => (&mut image.checksum, &mut image.signing),
+            Source::Iso(iso) => (&mut iso.checksum, &mut iso.signing),
+        };
+        *checksum = Checksum::Sha256(sha256.to_owned());
+        *signing = None;
+    }
 }
 
 /// `[source]` with `type = "packages"`.

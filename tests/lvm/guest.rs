@@ -105,6 +105,7 @@ impl Guest {
             disks: disks.collect(),
             data: vec![],
             seed: None,
+            installer: None,
             kernel: Some(DirectKernel {
                 kernel: self.kernel.clone(),
                 initrd: Some(self.folder.path().join("initrd")),

@@ -8,13 +8,16 @@ use super::checks;
 use crate::archive::Reader;
 use crate::checksum;
 use crate::error::{Error, Kind, Result};
+use crate::image::ReadAt;
 use crate::image::boot::{self, Files};
+use crate::image::iso9660::Volume;
 use crate::parity::manifest::Manifest;
 use crate::reached::flows::{Flows, Taken};
 use crate::reached::pcap::{self, Record};
 use crate::report::Report;
 use crate::serial;
 use crate::spec;
+use crate::spec::boot_command::{self, variables::Variables};
 
 /// Boot loader configuration. The input is a list of names and contents, all ended by NUL.
 pub fn boot(data: &[u8]) {
@@ -105,6 +108,49 @@ pub fn checksums(data: &[u8]) {
         Err(e) => {
             assert_eq!(e.kind(), Kind::Failed, "{e}");
             checks::message(&e.to_string());
+        }
+    }
+}
+
+/// An installation medium from its first descriptor on, in which a kernel is looked for.
+pub fn iso9660(data: &[u8]) {
+    struct Medium<'a>(&'a [u8]);
+    /// Nothing is in front of the descriptors (ECMA-119 6.2.1).
+    const EMPTY: u64 = 16 * 2048;
+    impl ReadAt for Medium<'_> {
+        fn size(&self) -> u64 {
+            EMPTY + self.0.len() as u64
+        }
+
+        fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+            for (place, byte) in (offset..).zip(buf) {
+                assert!(place < self.size(), "a read behind the end");
+                let at = place.checked_sub(EMPTY).and_then(|at| usize::try_from(at).ok());
+                *byte = at.map_or(0, |at| self.0[at]);
+            }
+            Ok(())
+        }
+    }
+    let medium = Medium(data);
+    let found = Volume::open(&medium).and_then(|volume| volume.file("casper/vmlinuz"));
+    match found {
+        Ok(extent) => assert!(extent.offset + extent.size <= medium.size()),
+        Err(e) => checks::message(&e.to_string()),
+    }
+}
+
+/// What is typed into a boot loader, with its variables.
+pub fn boot_command(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let variables =
+        Variables { hostname: "box".to_owned(), server: Some(("10.0.2.2".to_owned(), 8000)) };
+    let (replaced, _) = variables.replace(text);
+    if let Err(faults) = boot_command::parse(&replaced) {
+        let characters = replaced.chars().count();
+        assert!(!faults.is_empty());
+        for fault in faults {
+            assert!((1..=characters).contains(&fault.at), "{fault:?}");
+            checks::message(&fault.what);
         }
     }
 }

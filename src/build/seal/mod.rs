@@ -149,6 +149,7 @@ impl Seal<'_> {
             ],
             data: vec![],
             seed: None,
+            installer: None,
             kernel: Some(DirectKernel {
                 kernel: kernel.to_owned(),
                 initrd: (!self.bootable.initrd.is_empty()).then(|| initrd.to_owned()),

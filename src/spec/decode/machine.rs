@@ -141,10 +141,10 @@ pub(super) fn personal_keys_of(
         machine.memory = at.value;
     }
     if let Some(at) = table.size(&keys::MACHINE_DISK, c) {
-        if let Some(Source::Packages(p)) = source
-            && at.value < p.disk_size
+        if let Some(image) = source.and_then(Source::disk_size)
+            && at.value < image
         {
-            let image = size_text(p.disk_size);
+            let image = size_text(image);
             let what = format!(
                 "a disk of {} is smaller than the image, which has {image}",
                 size_text(at.value)

@@ -103,10 +103,10 @@ fn outputs(top: &Reader<'_, '_>, source: Option<&Source>, c: &mut Collector) -> 
     let mut outputs = vec![];
     for at in top.set(&keys::OUTPUTS, c).unwrap_or_default() {
         let Some(format) = OutputFormat::named(&at.value) else { continue };
-        if let (OutputFormat::Vhd, Some(Source::Packages(p))) = (format, source)
-            && p.disk_size > LARGEST_VHD
+        if let (OutputFormat::Vhd, Some(size)) = (format, source.and_then(Source::disk_size))
+            && size > LARGEST_VHD
         {
-            let what = format!("a fixed VHD cannot hold a disk of {}", size_text(p.disk_size));
+            let what = format!("a fixed VHD cannot hold a disk of {}", size_text(size));
             c.report(&at.path, at.span, what).hint = Some(format!(
                 "Set `source.disk` to at most \"{}GiB\", or remove `vhd` from the outputs.",
                 LARGEST_VHD / GIB

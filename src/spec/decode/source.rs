@@ -1,5 +1,7 @@
 //! `[source]`.
 
+mod iso;
+
 use std::path::Path;
 
 use crate::spec::decode::files::{Expect, resolve};
@@ -7,6 +9,7 @@ use crate::spec::keys;
 use crate::spec::problem::shown;
 use crate::spec::quantity::GIB;
 use crate::spec::reader::{At, Collector, Reader};
+use crate::spec::shape::Key;
 use crate::spec::types::{Checksum, ImageSource, InputFormat, Location, Packages, Signing, Source};
 
 /// Names that stand for another suite after each release (Debian's `dists` symlinks).
@@ -22,7 +25,8 @@ const DISK: u64 = 2 * GIB;
 pub(super) fn source(top: &Reader<'_, '_>, dir: &Path, c: &mut Collector) -> Option<Source> {
     match top.variant(&keys::SOURCE, c)? {
         ("packages", table) => packages(&table, c).map(Source::Packages),
-        (_, table) => image(&table, dir, c).map(Source::Image),
+        ("image", table) => image(&table, dir, c).map(Source::Image),
+        (_, table) => iso::iso(&table, dir, c).map(Source::Iso),
     }
 }
 
@@ -68,21 +72,37 @@ fn is_fixed(suite: &At<String>, c: &mut Collector) -> bool {
 }
 
 fn image(table: &Reader<'_, '_>, dir: &Path, c: &mut Collector) -> Option<ImageSource> {
-    let path = table.text(&keys::IMAGE_PATH, c);
-    let path = path.map(|at| Location::Path(resolve(&at, dir, Expect::File, c)));
-    let url = table.text(&keys::IMAGE_URL, c).map(|at| Location::Url(at.value));
-    let sha256 = table.text(&keys::IMAGE_SHA256, c);
-    let sha256 = sha256.map(|at| Checksum::Sha256(at.value.to_ascii_lowercase()));
-    let checksums = table.text(&keys::IMAGE_CHECKSUMS, c);
-    let checksums = checksums.and_then(|at| location(&at, dir, c)).map(Checksum::File);
+    let located = located(
+        table,
+        dir,
+        [&keys::IMAGE_PATH, &keys::IMAGE_URL, &keys::IMAGE_SHA256, &keys::IMAGE_CHECKSUMS],
+        c,
+    );
     let format = table.text(&keys::IMAGE_FORMAT, c).map(|at| match at.value.as_str() {
         "raw" => InputFormat::Raw,
         "qcow2" => InputFormat::Qcow2,
         _ => InputFormat::Vhd,
     });
-    let listed = checksums.is_some();
-    let signing = signing(table, dir, listed, c);
-    Some(ImageSource { location: path.or(url)?, checksum: sha256.or(checksums)?, format, signing })
+    let (location, checksum, signing) = located?;
+    Some(ImageSource { location, checksum, format, signing })
+}
+
+/// A file by path or address, what it must match, and who has to have signed that: the four keys for the first two.
+fn located(
+    table: &Reader<'_, '_>,
+    dir: &Path,
+    [path, url, sha256, checksums]: [&'static Key; 4],
+    c: &mut Collector,
+) -> Option<(Location, Checksum, Option<Signing>)> {
+    let path = table.text(path, c);
+    let path = path.map(|at| Location::Path(resolve(&at, dir, Expect::File, c)));
+    let url = table.text(url, c).map(|at| Location::Url(at.value));
+    let sha256 = table.text(sha256, c);
+    let sha256 = sha256.map(|at| Checksum::Sha256(at.value.to_ascii_lowercase()));
+    let checksums = table.text(checksums, c);
+    let checksums = checksums.and_then(|at| location(&at, dir, c)).map(Checksum::File);
+    let signing = signing(table, dir, checksums.is_some(), c);
+    Some((path.or(url)?, sha256.or(checksums)?, signing))
 }
 
 /// Who has to have signed the checksum file; `listed` says whether the spec names one.

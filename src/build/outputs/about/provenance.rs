@@ -9,7 +9,7 @@ use super::Listed;
 use crate::attest::statement;
 use crate::build::outputs::Work;
 use crate::digest::FileDigest;
-use crate::spec::{Location, Source, Spec};
+use crate::spec::{ImageSource, IsoSource, Location, Source, Spec};
 
 const PREDICATE_TYPE: &str = "https://slsa.dev/provenance/v1";
 /// How the external parameters are to be understood: a name, not an address.
@@ -79,8 +79,8 @@ fn dependencies(spec: &Spec, source: Option<FileDigest>) -> Vec<Value> {
         ]
         .map(|uri| json!({"uri": uri}))
         .into(),
-        Source::Image(image) => {
-            let mut one = match &image.location {
+        Source::Image(ImageSource { location, .. }) | Source::Iso(IsoSource { location, .. }) => {
+            let mut one = match location {
                 Location::Url(url) => json!({"uri": url}),
                 Location::Path(path) => {
                     let name = path.file_name().unwrap_or_default().to_string_lossy();
