@@ -104,7 +104,7 @@ impl Build<'_> {
             },
             packages: vec![],
             replaced: vec![],
-            tools: self.tools(digest.as_ref())?,
+            tools: self.tools()?,
         };
         lock.set_packages(&own, installed);
         work.succeeded();
@@ -120,7 +120,7 @@ impl Build<'_> {
         Ok(Some(date.to_string()))
     }
 
-    fn tools(&self, image: Option<&FileDigest>) -> Result<Tools> {
+    fn tools(&self) -> Result<Tools> {
         let arch = super::hardware::arch(self.spec.arch);
         let code = |secure| -> Result<String> {
             let images = firmware::find(arch, secure)?;
@@ -135,9 +135,9 @@ impl Build<'_> {
                 Firmware::Uefi => code(false)?,
                 Firmware::SecureBoot => code(true)?,
             },
-            mmdebstrap: match image {
-                Some(_) => None,
-                None => Some(version(tools::MMDEBSTRAP)?),
+            mmdebstrap: match &self.spec.source {
+                Source::Packages(_) => Some(version(tools::MMDEBSTRAP)?),
+                _ => None,
             },
             qemu: version(tools::qemu(arch))?,
         })

@@ -112,7 +112,7 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
     let built = ctx.block_on(|cancel| async move {
         build::run(&spec, &ctx.paths, &options, &ctx.events, &cancel).await
     })?;
-    let verify = || verify::verify(&at, &built, args.allow_unsandboxed, ctx);
+    let verify = || verify::verify(&at, &built, args.allow_unsandboxed, args.locked, ctx);
     let verified = args.verify.then(verify).transpose()?;
     if args.json { print_json(&built, verified) } else { print(&built) }?;
     Ok(verified.map_or(exit::OK, Verified::exit_code))

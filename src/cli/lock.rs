@@ -68,8 +68,11 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
         return Ok(exit::OK);
     }
     new.write(&spec)?;
+    if !changes.is_empty() {
+        ui::line("since the lock before:")?;
+    }
     for change in &changes {
-        ui::line(&change.what)?;
+        ui::line(&format!("  {}", change.what))?;
     }
     ui::line(&format!("`{}` was written: {}", lock::path(&spec).display(), summary(&new)))?;
     Ok(exit::OK)

@@ -83,6 +83,7 @@ pub(super) fn verify(
     spec: &Path,
     built: &Built,
     unsandboxed: bool,
+    locked: bool,
     ctx: &Context,
 ) -> Result<Verified> {
     ctx.events.phase(
@@ -95,6 +96,9 @@ pub(super) fn verify(
     command.args(["-c", ELSEWHERE, "sh"]).arg(program).args(["build", "--vary"]);
     if unsandboxed {
         command.arg("--allow-unsandboxed");
+    }
+    if locked {
+        command.arg("--locked");
     }
     command.arg(spec).env("DEVBOX_HOME", &elsewhere.dir).env("TZ", "Pacific/Kiritimati");
     command.stdin(Stdio::null());

@@ -31,21 +31,19 @@ impl Lock {
     pub fn unfit(&self, spec: &Spec) -> Result<Vec<Difference>> {
         let mut all = vec![];
         let locked = self.input(SOURCE).and_then(|digest| digest.parse::<FileDigest>().ok());
-        if let Some((_, checksum)) = spec.source.file() {
-            match (checksum, &locked) {
-                (_, None) => {
-                    all.push(Difference::new(SOURCE, "the source's image is not locked".to_owned()))
-                }
-                (Checksum::Sha256(stated), Some(locked)) if *stated != locked.hex() => {
-                    let what = format!(
-                        "the source's image is sha256:{stated} in the spec and {locked} in the lock"
-                    );
-                    all.push(Difference::new(SOURCE, what));
-                }
-                _ => {}
+        match (spec.source.file(), &locked) {
+            (Some((_, Checksum::Sha256(stated))), Some(locked)) if *stated != locked.hex() => {
+                let what = format!(
+                    "the source's image is sha256:{stated} in the spec and {locked} in the lock"
+                );
+                all.push(Difference::new(SOURCE, what));
             }
-        } else if self.snapshot.is_none() {
-            all.push(Difference::new(SOURCE, "the source's packages are not locked".to_owned()));
+            (Some(_), Some(_)) => {}
+            (None, _) if self.snapshot.is_some() => {}
+            (None, _) | (Some(_), None) => {
+                let what = "what the image starts from is not locked";
+                all.push(Difference::new(SOURCE, what.to_owned()));
+            }
         }
         let found = inputs(spec, locked.as_ref())?;
         all.extend(changes(&digests(&self.inputs), &digests(&found)));

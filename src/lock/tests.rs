@@ -194,4 +194,11 @@ fn a_lock_pins_an_image_whatever_its_checksum_file_says() {
     let other = parse(&stated, Path::new("devbox.toml"), dir.path()).expect("valid");
     let unfit = lock.unfit(&other).expect("read");
     assert_eq!((unfit.len(), &*unfit[0].name), (1, SOURCE));
+    // Another kind of source than the locked one.
+    let text =
+        "name = \"a\"\nversion = \"1.0.0\"\n[source]\ntype = \"packages\"\nsuite = \"bookworm\"\n";
+    let packages = parse(text, Path::new("devbox.toml"), dir.path()).expect("valid");
+    assert!(!lock.unfit(&packages).expect("read").is_empty());
+    let dated = Lock { snapshot: example().snapshot, inputs: vec![], ..lock };
+    assert!(!dated.unfit(&spec).expect("read").is_empty());
 }

@@ -12,7 +12,7 @@ use crate::image::ReadAt;
 use crate::image::boot::{self, Files};
 use crate::image::iso9660::Volume;
 use crate::parity::manifest::Manifest;
-use crate::reached::flows::{Flows, Taken};
+use crate::reached::flows::{Flows, Roles, Taken};
 use crate::reached::pcap::{self, Record};
 use crate::report::Report;
 use crate::serial;
@@ -171,12 +171,15 @@ pub fn console(data: &[u8]) {
 pub fn network(data: &[u8]) {
     let mut flows = Flows::new([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
     let mut frames = 0;
-    let read = pcap::read(data, |record| {
-        if let Record::Frame(frame) = record {
+    // A mark ends it, where what comes before it is whole.
+    let mark = pcap::mark(7);
+    let read = pcap::read(data.chain(&mark[..]), |record| match record {
+        Record::Frame(frame) => {
             frames += 1;
             flows.frame(frame);
+            true
         }
-        true
+        Record::Mark(number) => number != 7,
     });
     if let Err(why) = read {
         checks::message(&why);
@@ -188,6 +191,10 @@ pub fn network(data: &[u8]) {
         // It becomes an entry of a file that people read.
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.:".contains(c);
         assert!(!reached.host.is_empty() && reached.host.chars().all(plain), "{reached:?}");
+        assert!(!reached.by.as_str().is_empty());
+        let mut roles = Roles::default();
+        roles.add(&format!("http://[{}]:{}/debian", reached.address, reached.port));
+        assert!(roles.is_mirror(reached), "{roles:?} {reached:?}");
     }
     assert_eq!(flows.take(), Taken::default());
 }

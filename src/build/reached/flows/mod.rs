@@ -59,11 +59,14 @@ impl Roles {
         let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
         let authority = rest.split('/').next().unwrap_or(rest);
         let usual = if scheme == "https" { 443 } else { 80 };
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !host.ends_with(':') => (host, port.parse().unwrap_or(usual)),
-            _ => (authority, usual),
+        // An IPv6 address stands in brackets (RFC 3986, section 3.2.2).
+        let bracketed = authority.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+        let (host, port) = match bracketed {
+            Some((host, rest)) => (host, rest.strip_prefix(':')),
+            None => authority.split_once(':').map_or((authority, None), |(h, p)| (h, Some(p))),
         };
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+        let port = port.and_then(|port| port.parse().ok()).unwrap_or(usual);
+        let host = host.to_ascii_lowercase();
         self.mirrors.insert((host, port));
     }
 

@@ -140,6 +140,12 @@ fn a_mirror_is_known_by_its_role_with_its_port() {
     assert!(roles.is_mirror(&reached("m2.example", 443)));
     assert!(!roles.is_mirror(&reached("mirror.example", 22)));
     assert!(!roles.is_mirror(&reached("m2.example", 80)));
+    roles.add("http://[2001:db8:0:1:2:3:4:5]/debian");
+    roles.add("http://[2001:db8::1]:8080/debian");
+    for (address, port) in [("2001:db8:0:1:2:3:4:5", 80), ("2001:db8::1", 8080)] {
+        let six = Reached { address: address.parse().expect("one"), ..reached(address, port) };
+        assert!(roles.is_mirror(&six), "{address}");
+    }
     let address =
         Reached { address: "192.0.2.1".parse().expect("one"), ..reached("192.0.2.1", 80) };
     assert!(roles.is_mirror(&address));
