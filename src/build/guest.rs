@@ -18,7 +18,7 @@ use crate::guest::work::as_root;
 use crate::machine::config::{
     self, Accelerator, Config, Disk, DiskFormat, Forward, Lifetime, Network, Protocol,
 };
-use crate::machine::{Machine, Stopped, ready};
+use crate::machine::{DiskErrors, Machine, Stopped, ready};
 use crate::spec::Spec;
 
 /// Until the guest takes a login: 60 to 90 s under emulation on an idle host.
@@ -134,6 +134,11 @@ impl Guest {
         Ok(guest)
     }
 
+    /// Failures of its disk.
+    pub(super) fn disk_errors(&self) -> DiskErrors {
+        self.machine.disk_errors()
+    }
+
     /// What the guest writes on its serial console.
     pub(super) fn serial_log(&self) -> &Path {
         self.machine.serial_log()
@@ -169,7 +174,14 @@ impl Guest {
         let start = Instant::now();
         events.phase("Shutting down");
         self.client.disconnect().await;
-        let stopped = self.machine.shutdown(SHUTDOWN, cancel).await?;
+        let mut disks = self.disk_errors();
+        let stopped = match disks.beside(self.machine.shutdown(SHUTDOWN, cancel)).await {
+            Ok(stopped) => stopped,
+            Err(error) => {
+                self.kill().await?;
+                return Err(error);
+            }
+        };
         if cancel.is_cancelled() {
             return Err(Error::interrupted("interrupted while the build's machine shut down"));
         }

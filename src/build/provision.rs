@@ -165,11 +165,13 @@ impl Run<'_> {
         let (disk, ahead) = (draft.path(), options.clock_ahead);
         let mut guest = Guest::boot(spec, disk, ahead, work, accelerator, events, cancel).await?;
         self.keys.push(guest.key.clone());
-        let draft = match self.steps(todo, draft, &guest).await {
+        let mut disks = guest.disk_errors();
+        let draft = match disks.beside(self.steps(todo, draft, &guest)).await {
             Ok(draft) => draft,
             Err(Stopped { error, disk }) => {
-                if disk.is_some() {
-                    guest.sync(cancel).await?;
+                // What the guest still had in memory is lost where it cannot write; the step's error is what counts.
+                if disk.is_some() && guest.sync(cancel).await.is_err() {
+                    events.warn("the guest did not write all that it had in memory");
                 }
                 guest.kill().await?;
                 let Some(disk) = disk else { return Err(error) };

@@ -311,7 +311,12 @@ impl Client {
                 for line in last {
                     error = error.detail(line);
                 }
-                Err(error.hint("See `devbox status`."))
+                // The build's guest has no alias, and is no machine that `status` knows.
+                Err(error.hint(if self.target.alias.is_empty() {
+                    "Look at the end of the serial log for what became of the guest."
+                } else {
+                    "See `devbox status`."
+                }))
             }
             Some(code) => Ok(Ended::Code(code)),
             None => Err(Error::failed("`ssh` was killed").cause(status)),

@@ -8,6 +8,7 @@ pub mod card;
 mod cloned;
 pub mod config;
 pub mod data_disk;
+mod disk_errors;
 pub mod files;
 pub mod firmware;
 pub mod folder;
@@ -48,6 +49,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
 use crate::event::Events;
+pub use disk_errors::DiskErrors;
 use files::Files;
 pub use launch::Unrestored;
 use ports::BoundForward;
@@ -142,7 +144,9 @@ impl Machine {
     ) -> Result<()> {
         let mut progress = Progress::new(probes);
         let events = self.events.clone();
+        let mut disks = self.disk_errors();
         let end = tokio::select! {
+            error = disks.next() => return Err(error),
             () = progress.run(&self.serial_log, |seen| events.note(seen)) => return Ok(()),
             () = tokio::time::sleep(timeout) => End::Deadline,
             () = self.process.ended() => End::Died,
@@ -186,7 +190,9 @@ impl Machine {
     /// It did not within `timeout`, QEMU failed, or the wait was cancelled; with the last serial lines.
     pub async fn wait_exit(&mut self, timeout: Duration, cancel: &CancellationToken) -> Result<()> {
         let name = self.name.clone();
+        let mut disks = self.disk_errors();
         tokio::select! {
+            error = disks.next() => return Err(error),
             () = self.process.ended() => {}
             () = tokio::time::sleep(timeout) => {
                 let error = Error::failed(format!(
