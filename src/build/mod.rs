@@ -48,7 +48,7 @@ use crate::source::image::ResolvedImage;
 use crate::source::medium::Medium;
 use crate::source::{self, SourceDisk, seed::Seed};
 use crate::spec::{self, Firmware, InputFormat, IsoSource, Source, Spec};
-use crate::store::{BoxConfig, BoxRef, Existing, Outcome, Staged, Store};
+use crate::store::{BoxConfig, BoxRef, Existing, Outcome, Store};
 
 pub use lock::Pinned;
 pub use mirror::Loan;
@@ -410,8 +410,14 @@ impl Build<'_> {
         let (store, existing) = (store.clone(), self.existing());
         // Hashing fills a core for seconds; Ctrl-C is heard at its end.
         let work = move || {
-            let config = describe(&spec, spec1, &disk, size, cmdline, &values)?;
-            store.add(&config, disk, existing)
+            let path = disk.path().to_owned();
+            let (described, finished) = std::thread::scope(|scope| {
+                let finished = scope.spawn(|| disk.finish());
+                (describe(&spec, spec1, &path, size, cmdline, &values), finished.join())
+            });
+            let finished =
+                finished.map_err(|_| Error::failed("hashing the disk was stopped"))??;
+            store.add_finished(&described?, finished, existing)
         };
         let added = tokio::task::spawn_blocking(work)
             .await
@@ -485,14 +491,13 @@ enum Sealed<'a> {
 fn describe(
     spec: &Spec,
     spec1: SpecDigest,
-    disk: &Staged,
+    disk: &Path,
     size: u64,
     cmdline: String,
     values: &Values,
 ) -> Result<BoxConfig> {
-    let container = outputs::open(disk.path(), Format::Qcow2)?;
+    let container = outputs::open(disk, Format::Qcow2)?;
     let disk = Disk::read(container, &Limits::default())?;
-    seal::check::check(&disk, values)?;
     let reader = &disk.container.reader;
     if reader.size() != size {
         return Err(Error::failed(format!(
@@ -500,6 +505,17 @@ fn describe(
             reader.size()
         )));
     }
+    // Each reads the disk for itself, from memory: a thread a core has work until the last of them ends.
+    let (checked, (bytes1, box1)) = rayon::join(
+        || seal::check::check(&disk, values),
+        || {
+            rayon::join(
+                || Chunks::read(&**reader).map(|chunks| chunks.digest()),
+                || Content::read(&disk).map(|content| content.digest()),
+            )
+        },
+    );
+    checked?;
     Ok(BoxConfig {
         name: spec.name.clone(),
         version: spec.version.clone(),
@@ -509,8 +525,8 @@ fn describe(
             Firmware::Uefi | Firmware::SecureBoot => "uefi".to_owned(),
         },
         spec1,
-        bytes1: Chunks::read(&**reader)?.digest(),
-        box1: Content::read(&disk)?.digest(),
+        bytes1: bytes1?,
+        box1: box1?,
         disk_size: size,
         cmdline,
         epoch: values.epoch,

@@ -1,6 +1,6 @@
 //! Puts a box into the store.
 
-use super::blobs::Staged;
+use super::blobs::{Finished, Staged};
 use super::config::BoxConfig;
 use super::layout::{self, Index, Manifest};
 use super::{BoxRef, Store};
@@ -76,7 +76,20 @@ impl Store {
     /// # Errors
     /// The name is taken by another content (see [`Existing`]), or the store cannot be written.
     pub fn add(&self, config: &BoxConfig, disk: Staged, existing: Existing) -> Result<Added> {
-        let (disk, disk_blob) = disk.seal(layout::DISK)?;
+        self.add_finished(config, disk.finish()?, existing)
+    }
+
+    /// As [`Store::add`], with a disk that was hashed already.
+    ///
+    /// # Errors
+    /// As [`Store::add`].
+    pub fn add_finished(
+        &self,
+        config: &BoxConfig,
+        disk: Finished,
+        existing: Existing,
+    ) -> Result<Added> {
+        let (disk, disk_blob) = disk.described(layout::DISK);
         let (config_file, config_blob) =
             self.stage_bytes(&config.encode()?)?.seal(layout::CONFIG)?;
         let manifest = Manifest::new(config_blob.clone(), disk_blob.clone());

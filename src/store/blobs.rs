@@ -35,14 +35,27 @@ impl Staged {
         self.file.path()
     }
 
-    /// Hashes what was written and makes it durable.
-    pub(super) fn seal(self, media_type: &str) -> Result<(Staged, Descriptor)> {
+    /// Hashes what was written and makes it durable, both at once: nothing may write into it any more.
+    ///
+    /// # Errors
+    /// It cannot be read, or the disk does not take it.
+    pub fn finish(self) -> Result<Finished> {
         let mut reader = fs::File::open(self.path())?;
-        let (digest, size) = hash(&mut reader)?;
-        reader.sync_all()?;
+        let durable = fs::File::open(self.path())?;
+        let (synced, hashed) = std::thread::scope(|scope| {
+            let synced = scope.spawn(|| durable.sync_all());
+            let hashed = hash(&mut reader);
+            (synced.join(), hashed)
+        });
+        synced.map_err(|_| Error::failed("writing to the disk was stopped"))??;
+        let (digest, size) = hashed?;
         fs::set_permissions(self.path(), std::fs::Permissions::from_mode(0o444))?;
         crash::point("store.blob-staged");
-        Ok((self, Descriptor::new(media_type, digest, size)))
+        Ok(Finished { staged: self, digest, size })
+    }
+
+    pub(super) fn seal(self, media_type: &str) -> Result<(Staged, Descriptor)> {
+        Ok(self.finish()?.described(media_type))
     }
 
     /// Gives the blob its name; the caller holds the exclusive lock.
@@ -57,6 +70,20 @@ impl Staged {
         layout::sync_dir(&root.join("blobs/sha256"))?;
         crash::point("store.blob-published");
         Ok(())
+    }
+}
+
+/// A staged file that is whole, hashed, and on the disk.
+#[derive(Debug)]
+pub struct Finished {
+    staged: Staged,
+    digest: FileDigest,
+    size: u64,
+}
+
+impl Finished {
+    pub(super) fn described(self, media_type: &str) -> (Staged, Descriptor) {
+        (self.staged, Descriptor::new(media_type, self.digest, self.size))
     }
 }
 

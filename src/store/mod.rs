@@ -25,7 +25,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::host;
 
 pub use add::{Added, Existing, Outcome};
-pub use blobs::Staged;
+pub use blobs::{Finished, Staged};
 pub use config::BoxConfig;
 pub use gc::{Live, Pruned};
 pub use lock::Guard;

@@ -43,7 +43,7 @@ fn bytes_that_changed_behind_qemu_img_are_refused() {
     // Somewhere in the middle of what the others are: they are damaged, or another disk.
     let middle = "size=$(stat -c %s \"$out\")\n\
         dd if=/dev/zero of=\"$out\" bs=1 seek=$((size / 2)) count=70000 conv=notrunc 2>/dev/null";
-    for format in ["qcow2", "qcow2-zstd", "vmdk", "ova", "vhdx"] {
+    for format in ["qcow2-zstd", "vmdk", "ova", "vhdx"] {
         let desk = Desk::new(&[format], "");
         let out = build(&desk, &instead(&desk, "", middle));
         let said = said(&out);
@@ -52,6 +52,29 @@ fn bytes_that_changed_behind_qemu_img_are_refused() {
             said.contains("does not have the bytes of the box") || said.contains("back"),
             "{format}: {said}"
         );
+        assert_eq!(names(&desk.path("dist")), Vec::<String>::new(), "{format}");
+    }
+}
+
+#[test]
+fn a_damaged_disk_in_the_store_becomes_no_output() {
+    for format in ["qcow2", "raw"] {
+        let desk = Desk::new(&[format], "");
+        let blobs = std::fs::read_dir(desk.path("home/store/blobs/sha256")).expect("blobs");
+        let disk = blobs
+            .map(|entry| entry.expect("an entry").path())
+            .max_by_key(|path| path.metadata().expect("there").len())
+            .expect("a disk");
+        std::fs::set_permissions(&disk, PermissionsExt::from_mode(0o644)).expect("mode");
+        let mut bytes = std::fs::read(&disk).expect("read");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&disk, bytes).expect("written");
+        let path = std::env::var("PATH").unwrap_or_default();
+        let out = build(&desk, &path);
+        let said = said(&out);
+        assert_eq!(out.status.code(), Some(1), "{said}");
+        assert!(said.contains("does not have the bytes of the box"), "{format}: {said}");
         assert_eq!(names(&desk.path("dist")), Vec::<String>::new(), "{format}");
     }
 }
@@ -158,7 +181,8 @@ fn a_disk_that_fills_up_while_an_output_is_written_leaves_nothing_half() {
         format!("fallocate -l $(($(stat -f -c '%a * %S' {0}) - 100000)) {0}/filler", text(&small));
     let full = instead(&desk, &take, "");
     let usual = std::env::var("PATH").unwrap_or_default();
-    for format in ALL {
+    // The kernel copies `qcow2` before anybody can take the space.
+    for format in ALL.into_iter().filter(|format| *format != "qcow2") {
         desk.spec(&[format], "");
         let small = Small(small.clone());
         tool("mount", &["-t", "tmpfs", "-o", "size=90m", "none", text(&small.0)]);

@@ -1,12 +1,16 @@
 //! Outputs that an earlier build wrote, read back, and that nobody changed since.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::{Output, Work};
 use crate::digest::FileDigest;
 use crate::parity::cache::{Answer, Place};
 use crate::parity::watch::Stamp;
 use crate::spec::OutputFormat;
+
+/// More than the grain of a file's times.
+pub(super) const GRAIN: Duration = Duration::from_millis(25);
 
 /// The output `name` of the same box, as it was written.
 pub(super) fn find(work: &Work, format: OutputFormat, name: &str) -> Option<Output> {
