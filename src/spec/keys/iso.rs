@@ -13,7 +13,7 @@ keys! {
     /// `source.sha256` of an installation medium.
     ISO_SHA256: "sha256", Shape::Text(&grammar::SHA256), OneOf("checksum"), "SHA-256 of the medium.";
     /// `source.checksums` of an installation medium.
-    ISO_CHECKSUMS: "checksums", Shape::Text(&grammar::HOST_PATH), OneOf("checksum"), "Path or address of a checksum file (GNU or BSD form) that lists the medium by its file name.";
+    ISO_CHECKSUMS: "checksums", Shape::Text(&grammar::HOST_PATH), OneOf("checksum"), "Path or address of a checksum file (GNU or BSD form, SHA-256 or SHA-512, clear-signed or not) that lists the medium by its file name.";
     /// `source.disk` of an installation.
     ISO_DISK: "disk", DISK, Default("8GiB"), "Size of the empty disk that the installer finds, and of the image.";
     /// `source.answers`.
