@@ -29,6 +29,10 @@ pub(crate) fn answer(message: &[u8]) -> Option<Answer> {
         return None;
     }
     let (name, at) = name(message, 12)?;
+    // The root of all names is no host's.
+    if name.is_empty() {
+        return None;
+    }
     let mut found = Answer { name, ..Answer::default() };
     let mut at = at.checked_add(4)?;
     for _ in 0..half(message, 6)?.min(MOST) {
@@ -122,6 +126,11 @@ mod tests {
         let cut = &message(0x8180, &[b"\xc0\x0c\0\x01\0\x01\0\0\0\x09\0\x04\xc0"]);
         assert_eq!(answer(cut).expect("an answer").addresses, Vec::<IpAddr>::new());
         let mut own = message(0x8180, &[]);
+        let mut root = own.clone();
+        root.truncate(12);
+        root.extend(b"\0\0\x01\0\x01\xc0\x0c\0\x01\0\x01\0\0\0\x09\0\x04\xc0\0\x02\x07");
+        root[7] = 1;
+        assert_eq!(answer(&root), None);
         own.truncate(12);
         own.extend(b"\xc0\x0c\0\x01\0\x01");
         assert_eq!(answer(&own), None);
