@@ -1,5 +1,6 @@
 //! Types and reads as a person in front of the machine: keys go down and up, and the screen has text.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fs_err as fs;
@@ -45,8 +46,8 @@ impl Machine {
         Ok(())
     }
 
-    /// The lines of the VGA text screen without what ends them; what they hold has no meaning while the guest draws
-    /// pixels. A machine without VGA has none.
+    /// The lines of the VGA text screen without what ends them; none where the memory holds no text, as of a guest that
+    /// draws pixels or a board without VGA.
     ///
     /// # Errors
     /// QEMU does not answer, or cannot write the machine's folder.
@@ -88,8 +89,15 @@ impl Machine {
     }
 }
 
+/// More colours than a screen of text has. Other memory has nearly all values at these places.
+const COLOURS: usize = 32;
+
 /// Text memory as lines; what is no ASCII is a frame or a line, which nobody looks for.
 fn lines(bytes: &[u8], columns: usize) -> Vec<String> {
+    let colours: BTreeSet<u8> = bytes.iter().skip(1).step_by(2).copied().collect();
+    if colours.len() > COLOURS {
+        return vec![];
+    }
     let row = |cells: &[u8]| {
         let text: String = cells
             .chunks(2)
@@ -114,5 +122,7 @@ mod tests {
             bytes.extend([*c, 0x07]);
         }
         assert_eq!(lines(&bytes, 6), ["boot:", ""]);
+        let code: Vec<u8> = (0..=255).flat_map(|n| [b'a', n]).collect();
+        assert!(lines(&code, 80).is_empty(), "other memory is no text");
     }
 }

@@ -82,6 +82,9 @@ impl Project {
         let work = self.path("home/cache/build");
         let folders: Vec<_> = list(&work).into_iter().filter(|p| p.is_dir()).collect();
         assert!(folders.is_empty(), "{folders:?}");
+        let disks = list(&self.path("home/cache/installed"));
+        let half = disks.iter().find(|p| p.extension().is_some_and(|e| e == "partial"));
+        assert_eq!(half, None);
     }
 
     fn installed_disks(&self) -> usize {

@@ -34,6 +34,7 @@ impl Cache {
     pub(super) fn open(cache: &Path, key: &str) -> Result<Self> {
         let dir = cache.join("installed");
         host::private_dir(&dir)?;
+        remove_left(&dir)?;
         Ok(Cache { dir, key: key.to_owned() })
     }
 
@@ -106,6 +107,26 @@ impl Cache {
     }
 }
 
+/// Removes disks that a killed devbox left: those whose lock nobody holds.
+fn remove_left(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|ending| ending != "partial") {
+            continue;
+        }
+        let lock = fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path.with_extension("lock"))?
+            .into_file();
+        if lock.try_lock().is_ok() && path.exists() {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,5 +143,20 @@ mod tests {
         cache.add(&record).expect("added");
         assert_eq!(cache.find(), Some(record));
         assert_eq!(fs::read_to_string(cache.disk()).expect("there"), "whole");
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_devbox_left_goes_and_what_one_works_on_stays() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (one, two) = (Cache::open(dir.path(), "one"), Cache::open(dir.path(), "two"));
+        let (one, two) = (one.expect("made"), two.expect("made"));
+        for cache in [&one, &two] {
+            fs::write(cache.partial().expect("a path"), "half").expect("written");
+        }
+        let held = two.lock(&Events::silent(), &CancellationToken::new()).await.expect("free");
+        Cache::open(dir.path(), "three").expect("made");
+        assert!(!one.file("partial").exists());
+        assert!(two.file("partial").exists());
+        drop(held);
     }
 }

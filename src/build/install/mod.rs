@@ -75,11 +75,18 @@ impl Build<'_> {
             return Ok(finished(&record));
         }
         let disk = cache.partial()?;
-        self.install(source, medium, &disk, work).await?;
-        // A disk that cannot be built on is not kept.
-        super::Bootable::find(&disk, Format::Qcow2, &[super::parent(&disk)])?;
+        let newest = async {
+            self.install(source, medium, &disk, work).await?;
+            // A disk that cannot be built on is not kept.
+            super::Bootable::find(&disk, Format::Qcow2, &[super::parent(&disk)])?;
+            newest_file(&disk, Format::Qcow2)
+        };
+        let newest = newest.await.inspect_err(|_| {
+            // What cannot be removed now goes with the next installation.
+            let _ = fs::remove_file(&disk);
+        })?;
         let now = jiff::Timestamp::now().as_second();
-        let record = Record { installed: now, newest: newest_file(&disk, Format::Qcow2)?.min(now) };
+        let record = Record { installed: now, newest: newest.min(now) };
         cache.add(&record)?;
         Ok(finished(&record))
     }
