@@ -21,7 +21,7 @@
 //! | [`attest`] | a signed file that says two images are equal |
 //! | [`store`] | boxes on disk, as an OCI image layout |
 //! | [`os`] | what differs between Linux, macOS and Windows |
-//! | [`host`], [`exec`], [`digest`], [`event`], [`error`], [`ui`], [`crash`] | leaves |
+//! | [`host`], [`exec`], [`digest`], [`event`], [`error`], [`ui`], [`crash`], `blocking` | leaves |
 //!
 //! Who may call whom: `cli` -> `project` -> `helper`, `build`, `machine`, `live`, `parity`, `attest`, `store` -> `lock`,
 //! `spec`, `source`, `guest`, `image` -> leaves. `machine` knows no spec, store or build. `image` and `parity` start no
@@ -34,6 +34,9 @@ compile_error!(
 );
 
 pub mod attest;
+// For those below that need `image`.
+#[cfg(feature = "images")]
+mod blocking;
 // Needs `image` and `source`.
 #[cfg(feature = "images")]
 pub mod build;

@@ -29,6 +29,7 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::blocking::blocking;
 use crate::digest::{FileDigest, SpecDigest};
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
@@ -115,11 +116,12 @@ pub async fn run(
     let pinned = options.lock.as_ref().map(|pinned| pinned.lock.pin(spec));
     let spec = pinned.as_ref().unwrap_or(spec);
     let build = Build { spec, paths, options, events, cancel };
-    // A build that could not read something has failed; only a comparison can be undetermined.
-    build.run().await.map_err(|e| match e.kind() {
-        Kind::Undetermined => e.with_kind(Kind::Failed),
-        _ => e,
-    })
+    build.run().await.map_err(failed)
+}
+
+/// A build that could not read something has failed; only a comparison can be undetermined.
+fn failed(e: Error) -> Error {
+    if e.kind() == Kind::Undetermined { e.with_kind(Kind::Failed) } else { e }
 }
 
 /// Runs the steps up to and with the one of this name or number, and keeps their layers for the next build. Makes no
@@ -135,7 +137,8 @@ pub async fn until(
     events: &Events,
     cancel: &CancellationToken,
 ) -> Result<()> {
-    Build { spec, paths, options, events, cancel }.until(step).await
+    let build = Build { spec, paths, options, events, cancel };
+    build.until(step).await.map_err(failed)
 }
 
 /// The arguments of [`run`], for its stages.
@@ -419,9 +422,7 @@ impl Build<'_> {
                 finished.map_err(|_| Error::failed("hashing the disk was stopped"))??;
             store.add_finished(&described?, finished, existing)
         };
-        let added = tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|e| Error::failed("hashing was stopped").cause(e))??;
+        let added = blocking("hashing the disk", work).await?;
         let reference = added.image.config().reference();
         self.events.done(
             match added.outcome {

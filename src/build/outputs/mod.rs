@@ -361,7 +361,5 @@ async fn blocking<T: Send + 'static>(
     run: impl FnOnce(&Work) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let work = work.clone();
-    tokio::task::spawn_blocking(move || run(&work))
-        .await
-        .map_err(|e| Error::failed("writing an output was stopped").cause(e))?
+    crate::blocking::blocking("writing an output", move || run(&work)).await
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use tokio_util::sync::CancellationToken;
 
+use crate::blocking::blocking;
 use crate::error::{Error, Result};
 use crate::image::container::{self, Format};
 use crate::image::disk::Disk;
@@ -37,23 +38,18 @@ pub(super) async fn repack(
     scratch::prove(&scratch, cancel).await?;
     let tar = scratch.dir().join("root.tar");
     let (from, to) = (sealed.to_owned(), tar.clone());
-    let before = blocking(move || export(&from, folders, &to)).await?;
+    let before = blocking("writing the disk anew", move || export(&from, folders, &to)).await?;
     disk::assemble_in(&scratch, &tar, out, layout, cancel).await?;
     let path = out.to_owned();
-    let after = blocking(move || Content::read(&open(&path, Format::Raw, vec![])?)).await;
+    let after = blocking("writing the disk anew", move || {
+        Content::read(&open(&path, Format::Raw, vec![])?)
+    })
+    .await;
     let same = after.and_then(|after| same(&before, &after));
     if same.is_err() {
         let _ = fs::remove_file(out);
     }
     same
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|e| Error::failed("writing the disk anew ended early").cause(e))?
 }
 
 fn open(path: &Path, format: Format, folders: Vec<PathBuf>) -> Result<Disk> {

@@ -21,6 +21,7 @@ use self::response::{Answer, reason, validator};
 use self::running::Running;
 pub use self::running::kind;
 use super::address::Address;
+use crate::blocking::blocking;
 use crate::digest::FileDigest;
 use crate::error::{Error, Result};
 use crate::event::{Event, Events};
@@ -125,7 +126,7 @@ impl Fetcher {
         job.run().await?;
         let partial = job.partial.clone();
         let done = path.clone();
-        blocking(move || partial.finish(&done)).await?;
+        blocking("work on a download", move || partial.finish(&done)).await?;
         Ok(path)
     }
 
@@ -480,7 +481,7 @@ async fn digest_of(
 ) -> Result<(Running, u64)> {
     let digest = Running::like(expected);
     let (path, events, cancel) = (path.to_path_buf(), events.clone(), cancel.clone());
-    blocking(move || {
+    blocking("work on a download", move || {
         let mut file = fs::File::open(&path)?.take(length);
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let what = format!("verifying {}", name.get(..16).unwrap_or(&name));
@@ -506,12 +507,4 @@ async fn digest_of(
         }
     })
     .await
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|e| Error::failed("a task ended early").cause(e))?
 }
