@@ -44,8 +44,8 @@ cpio|cpio|the tiny guest of the tests
 rsync|rsync|folders that are copied into a guest
 virtiofsd|/usr/libexec/virtiofsd /usr/lib/qemu/virtiofsd /usr/lib/virtiofsd|folders that virtiofsd shows to a guest
 xorriso|xorriso|a second reader of the seed image, and the installation media of tests
-isolinux|/usr/lib/ISOLINUX/isolinux.bin|the boot loader of a test's installation medium
-syslinux-common|/usr/lib/syslinux/modules/bios/ldlinux.c32|the boot loader of a test's installation medium
+isolinux|/usr/lib/ISOLINUX/isolinux.bin|the boot loader of an installation medium that a test makes
+syslinux-common|/usr/lib/syslinux/modules/bios/ldlinux.c32|the boot loader of an installation medium that a test makes
 genisoimage|isoinfo|a third reader of the seed image
 attr|setfattr|extended attributes on test files
 xfsprogs|xfs_io mkfs.xfs|cuts filesystems off as a crash does, makes XFS filesystems to compare with
