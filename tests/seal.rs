@@ -65,6 +65,74 @@ fn a_clean_disk_is_sealed_and_each_leftover_is_named_with_its_step() {
     }
 }
 
+/// The requests that write `text` to the file `path`, with the folders on its way.
+fn write(lab: &Lab, path: &str, text_of_it: &str) -> Vec<String> {
+    let file = lab.path(&path.replace('/', "_"));
+    std::fs::write(&file, text_of_it).expect("written");
+    let (mut all, folders) = (vec!["cd /".to_owned()], path.split('/').collect::<Vec<_>>());
+    let (name, folders) = folders.split_last().expect("a name");
+    for folder in folders.iter().filter(|folder| !folder.is_empty()) {
+        all.push(format!("mkdir {folder}"));
+        all.push(format!("cd {folder}"));
+    }
+    all.push(format!("write {} {name}", text(&file)));
+    all
+}
+
+#[test]
+fn an_image_whose_machines_have_no_other_way_in_starts_a_guest_agent() {
+    const UNIT: &str = "/usr/lib/systemd/system/qemu-guest-agent.service";
+    const RULE: &str = "/usr/lib/udev/rules.d/60-qemu-guest-agent.rules";
+    // As Debian 12 has it, over two lines.
+    const WANTS: &str = "SUBSYSTEM==\"virtio-ports\", ATTR{name}==\"org.qemu.guest_agent.0\", \\\n  \
+        TAG+=\"systemd\", ENV{SYSTEMD_WANTS}=\"qemu-guest-agent.service\"\n";
+    let lab = Lab::new();
+    let file = |path: &str, text: &str| write(&lab, path, text);
+    let program = file("/usr/sbin/qemu-ga", "x");
+    let systemd = file("/usr/lib/systemd/systemd", "x");
+    let (unit, rule) = (file(UNIT, "[Service]\n"), file(RULE, WANTS));
+    let link = |folder: &str, target: &str| {
+        let mut all = file(&format!("{folder}/beside"), "x");
+        all.push(format!("symlink qemu-guest-agent.service {target}"));
+        all
+    };
+    let masked = link("/etc/systemd/system", "/dev/null");
+    let wanted = link("/etc/systemd/system/multi-user.target.wants", UNIT);
+    let off = file("/etc/udev/rules.d/60-qemu-guest-agent.rules", "# none\n");
+    let inittab = file("/etc/inittab", "::respawn:/usr/sbin/qemu-ga -m virtio-serial\n");
+    let openrc = file("/etc/runlevels/default/qemu-guest-agent", "x");
+    let killed = file("/etc/rc2.d/K01qemu-guest-agent", "x");
+    let (none, nothing) = ("there is no guest agent", "nothing starts the guest agent");
+    for (parts, wrong) in [
+        (vec![], Some(none)),
+        (vec![&program], Some(nothing)),
+        (vec![&systemd, &unit, &rule], Some(none)),
+        (vec![&program, &systemd, &unit, &rule], None),
+        (vec![&program, &systemd, &unit], Some(nothing)),
+        (vec![&program, &systemd, &rule], Some(nothing)),
+        (vec![&program, &systemd, &unit, &wanted], None),
+        (vec![&program, &systemd, &unit, &rule, &masked], Some(nothing)),
+        (vec![&program, &systemd, &unit, &rule, &off], Some(nothing)),
+        // systemd reads neither.
+        (vec![&program, &systemd, &inittab, &openrc], Some(nothing)),
+        (vec![&program, &inittab], None),
+        (vec![&program, &openrc], None),
+        (vec![&program, &killed], Some(nothing)),
+    ] {
+        let requests: Vec<&str> = parts.into_iter().flatten().map(String::as_str).collect();
+        let disk = disk(&lab, &requests);
+        let (code, out) = lab.devbox(&["seal", "--check", &disk, "--login", "agent"]);
+        match wrong {
+            Some(wrong) => {
+                assert_eq!(code, 1, "{requests:?}: {out}");
+                assert!(out.contains(&format!("agent  {wrong}")), "{requests:?}: {out}");
+            }
+            None => assert_eq!(code, 0, "{requests:?}: {out}"),
+        }
+        assert_eq!(lab.devbox(&["seal", "--check", &disk]).0, 0, "by SSH nobody needs it");
+    }
+}
+
 #[test]
 fn times_and_the_host_name_are_checked_where_they_are_named() {
     let lab = Lab::new();

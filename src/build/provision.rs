@@ -18,7 +18,7 @@ use crate::image::container::Format;
 use crate::lock::Host;
 use crate::machine::config::Accelerator;
 use crate::source::{self, SourceDisk};
-use crate::spec::{Source, Step};
+use crate::spec::{Login, Source, Step};
 
 /// A disk whose steps are done, and what the seal needs to know of how.
 pub(super) struct Provisioned {
@@ -45,6 +45,7 @@ impl Build<'_> {
         let mut values = Values {
             epoch: source.epoch,
             hostname: self.spec.seal.hostname.clone(),
+            by_agent: self.spec.machines.iter().any(|machine| machine.login == Login::Agent),
             user: seed::USER.to_owned(),
             keys: vec![],
             forbidden: loans.iter().filter_map(Loan::trace).collect(),

@@ -3,13 +3,17 @@
 use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal as _;
 
-use crate::cli::{Context, completions::machines, machine as shared, remote, ssh};
+use crate::cli::{Context, by_agent, completions::machines, machine as shared, remote, ssh};
 use crate::error::Result;
 use crate::exec::shell_word;
+use crate::machine::record::Login;
 use crate::spec::grammar;
 use clap_complete::engine::ArgValueCandidates;
 
 /// Run one program in the dev box with exactly these arguments; its exit code is passed on.
+///
+/// In a machine with `login = "agent"` it runs as root, gets what is piped (up to 16 MiB), and its output comes when it
+/// has ended.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The machine, where the project has several
@@ -34,6 +38,9 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
 fn exec(args: Args, ctx: &Context) -> Result<u8> {
     let line = line(args.workdir.as_deref(), &args.env, &args.command);
     let (instance, record) = shared::running(ctx, args.machine.as_deref())?;
+    if record.login == Login::Agent {
+        return by_agent::exec(line, &args.command, &instance, &record, ctx);
+    }
     let client = instance.client(&record)?;
     // A program that a person talks to gets a terminal; a pipe stays a pipe, byte for byte.
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();

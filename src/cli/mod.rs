@@ -4,6 +4,7 @@ mod attest_args;
 mod boxes;
 mod build;
 mod bundle;
+mod by_agent;
 mod cache;
 mod clone;
 mod compact;

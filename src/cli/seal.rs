@@ -35,6 +35,10 @@ pub(crate) struct Args {
     /// What `/etc/hostname` says.
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
+    /// How machines of it are entered: `agent` wants a guest agent that is started, as the build does where the spec
+    /// says `login = "agent"`.
+    #[arg(long, value_name = "HOW", value_parser = ["ssh", "agent"], default_value = "ssh")]
+    login: String,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -77,7 +81,7 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
     };
     let options = Options { limits: args.limits.limits(), ..Options::default() };
     let disk = Disk::open(path, &options).map_err(could_not_tell)?;
-    let expected = Expected::of_image(epoch, hostname.as_deref());
+    let expected = Expected::of_image(epoch, hostname.as_deref(), args.login == "agent");
     let found = look(&disk, &expected).map_err(could_not_tell)?;
     let (findings, more) = found.all();
     let sealed = findings.is_empty();

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::cli::{Context, completions::machines, machine as shared};
 use crate::error::{Result, exit};
 use crate::helper;
+use crate::machine::record::Login;
 use crate::project::status::Status;
 use crate::project::{Member, select};
 use crate::ui;
@@ -74,6 +75,12 @@ fn lines(member: &Member, status: &Status) -> Vec<String> {
     }
     if let Some(record) = &status.record {
         lines.push(format!("box      {} ({})", record.base.reference, record.base.manifest));
+        if record.login == Login::Agent {
+            let name = member.name();
+            lines.push(format!(
+                "login    by its guest agent alone: `devbox exec {name} -- PROGRAM`"
+            ));
+        }
         lines.extend(record.overrides.iter().map(|own| format!("changed  {own}")));
     }
     if let (Some(pid), Some(record)) = (status.pid, &status.record) {
@@ -110,7 +117,11 @@ fn table(found: &[(&Member, Status)]) -> Result<()> {
     ui::line(&format!("{:names$}  {:boxes$}  {:>5}  {title}STATE", "MACHINE", "BOX", "SSH"))?;
     for (member, status) in found {
         let address = private(address(status).unwrap_or_else(|| "-".to_owned()));
-        let port = status.ssh_port().map_or("-".to_owned(), |port| port.to_string());
+        let by_agent = status.record.as_ref().is_some_and(|record| record.login == Login::Agent);
+        let port = match status.ssh_port() {
+            _ if by_agent => "agent".to_owned(),
+            port => port.map_or("-".to_owned(), |port| port.to_string()),
+        };
         ui::line(&format!(
             "{:names$}  {:boxes$}  {port:>5}  {address}{}",
             member.name(),

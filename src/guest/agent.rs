@@ -19,6 +19,12 @@ use crate::os;
 /// in base64 at most, and nothing here asks for that much.
 const LINE_LIMIT: u64 = 64 << 20;
 const DELIMITER: u8 = 0xff;
+/// The command by which it runs programs.
+pub const RUN: &str = "guest-exec";
+/// Where distributions put it in an image.
+pub const PROGRAMS: [&str; 3] = ["/usr/sbin/qemu-ga", "/usr/bin/qemu-ga", "/sbin/qemu-ga"];
+/// Most bytes of each output of a program that an agent keeps (QEMU's qga/commands.c, `GUEST_EXEC_MAX_OUTPUT`).
+pub const OUTPUT_LIMIT: usize = 16 << 20;
 /// Between two questions whether a program has ended.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -31,6 +37,8 @@ pub struct Ran {
     pub out: Vec<u8>,
     /// Its standard error.
     pub err: Vec<u8>,
+    /// Whether either lacks what was beyond [`OUTPUT_LIMIT`].
+    pub cut: bool,
 }
 
 /// A conversation with the guest's agent.
@@ -117,14 +125,7 @@ impl Agent {
         timeout: Duration,
     ) -> Result<Ran> {
         let end = tokio::time::Instant::now() + timeout;
-        let command = schema::guest_exec {
-            path: program.to_owned(),
-            arg: Some(args.iter().map(|a| (*a).to_owned()).collect()),
-            env: None,
-            input_data: Some(input.to_vec()),
-            capture_output: Some(schema::GuestExecCaptureOutput::flag(true)),
-        };
-        let pid = self.execute(command, timeout).await?.pid;
+        let pid = self.start(program, args, input, timeout).await?;
         loop {
             let left = end.saturating_duration_since(tokio::time::Instant::now());
             if left.is_zero() {
@@ -133,18 +134,47 @@ impl Agent {
                     timeout.as_secs()
                 )));
             }
-            let status = self.execute(schema::guest_exec_status { pid }, left).await?;
-            if status.exited {
-                let code = status.exitcode.or(status.signal.map(|s| 128 + s)).unwrap_or(-1);
-                let (out, err) = (status.out_data, status.err_data);
-                return Ok(Ran {
-                    code,
-                    out: out.unwrap_or_default(),
-                    err: err.unwrap_or_default(),
-                });
+            if let Some(ran) = self.ended(pid, left).await? {
+                return Ok(ran);
             }
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    /// Starts a program as [`Agent::run`] does; gives its process id in the guest.
+    ///
+    /// # Errors
+    /// The agent refuses, or the program cannot be started.
+    pub async fn start(
+        &mut self,
+        program: &str,
+        args: &[&str],
+        input: &[u8],
+        timeout: Duration,
+    ) -> Result<i64> {
+        let command = schema::guest_exec {
+            path: program.to_owned(),
+            arg: Some(args.iter().map(|a| (*a).to_owned()).collect()),
+            env: None,
+            input_data: Some(input.to_vec()),
+            capture_output: Some(schema::GuestExecCaptureOutput::flag(true)),
+        };
+        Ok(self.execute(command, timeout).await?.pid)
+    }
+
+    /// How the program that was started as `pid` ended; `None` if it runs. An agent says it once.
+    ///
+    /// # Errors
+    /// The agent did not answer in time, or knows no such program.
+    pub async fn ended(&mut self, pid: i64, timeout: Duration) -> Result<Option<Ran>> {
+        let status = self.execute(schema::guest_exec_status { pid }, timeout).await?;
+        if !status.exited {
+            return Ok(None);
+        }
+        let code = status.exitcode.or(status.signal.map(|s| 128 + s)).unwrap_or(-1);
+        let cut = status.out_truncated.unwrap_or(false) || status.err_truncated.unwrap_or(false);
+        let (out, err) = (status.out_data, status.err_data);
+        Ok(Some(Ran { code, out: out.unwrap_or_default(), err: err.unwrap_or_default(), cut }))
     }
 
     async fn within<T>(

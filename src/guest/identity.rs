@@ -25,12 +25,19 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Identity<'a> {
     /// Host name: a label (RFC 1123), so that it needs no quotes.
     pub hostname: &'a str,
-    /// The home of the account that [`Identity::authorized_key`] opens, as [`prepare`] found it.
+    /// The guest's ssh host key; without `access` only where it has one.
+    pub host_key: &'a KeyPair,
+    /// Who may log in by SSH; nobody if absent.
+    pub access: Option<Access<'a>>,
+}
+
+/// A login by SSH.
+#[derive(Debug)]
+pub struct Access<'a> {
+    /// The home of the account that [`Access::authorized_key`] opens, as [`prepare`] found it.
     pub home: &'a str,
     /// The public key that may log in, one line.
     pub authorized_key: &'a str,
-    /// The guest's ssh host key.
-    pub host_key: &'a KeyPair,
 }
 
 /// 32 lower-case hex digits for `/etc/machine-id` (machine-id(5)).
@@ -120,7 +127,7 @@ fn script(
     entropy: &[u8],
     now: jiff::Timestamp,
 ) -> String {
-    let Identity { hostname, home, authorized_key, host_key } = identity;
+    let Identity { hostname, host_key, access } = identity;
     let (seconds, nanos) = (now.as_second(), now.subsec_nanosecond());
     let mut text = String::from("set -eu\numask 077\n");
     // `write` cannot fail on a string.
@@ -132,17 +139,24 @@ fn script(
         hex(entropy)
     ));
     add(format_args!("id={machine_id}\n{MACHINE_ID}name={hostname}\n{HOSTNAME}"));
+    if access.is_none() {
+        add(format_args!("if [ -e /etc/ssh/ssh_host_ed25519_key ]; then\n"));
+    }
     add(format_args!(
         "printf '%s\\n' '{}' > /etc/ssh/ssh_host_ed25519_key\n\
-         printf '%s\\n' '{}' > /etc/ssh/ssh_host_ed25519_key.pub\n\
-         printf '%s\\n' '{}' > '{home}/.ssh/authorized_keys'\n",
+         printf '%s\\n' '{}' > /etc/ssh/ssh_host_ed25519_key.pub\n",
         host_key.private().trim_end(),
         host_key.public().trim_end(),
-        authorized_key.trim_end()
     ));
-    add(format_args!(
-        "{RESTART_SSH}{JOURNAL}read -r id < /etc/machine-id\nprintf '%s\\n' \"$id\"\n"
-    ));
+    if let Some(Access { home, authorized_key }) = access {
+        let key = authorized_key.trim_end();
+        add(format_args!("printf '%s\\n' '{key}' > '{home}/.ssh/authorized_keys'\n"));
+    }
+    add(format_args!("{RESTART_SSH}"));
+    if access.is_none() {
+        add(format_args!("fi\n"));
+    }
+    add(format_args!("{JOURNAL}read -r id < /etc/machine-id\nprintf '%s\\n' \"$id\"\n"));
     text
 }
 
@@ -246,9 +260,11 @@ mod tests {
         let host_key = KeyPair::generate("web host key").expect("a key");
         let identity = Identity {
             hostname: "web",
-            home: "/home/dev",
-            authorized_key: "ssh-ed25519 AAAA devbox web",
             host_key: &host_key,
+            access: Some(Access {
+                home: "/home/dev",
+                authorized_key: "ssh-ed25519 AAAA devbox web",
+            }),
         };
         let now = jiff::Timestamp::from_second(1_700_000_000).expect("a time");
         script(&identity, &"0123456789abcdef".repeat(2), &[7; 64], now)
@@ -269,6 +285,33 @@ mod tests {
         assert!(at("PRIVATE KEY") < at("kill -HUP"));
         assert!(text.contains("seconds=1700000000\nnanos=0\n"), "{text}");
         assert!(text.ends_with("printf '%s\\n' \"$id\"\n"), "{text}");
+    }
+
+    #[test]
+    fn where_nobody_logs_in_a_host_key_is_replaced_and_none_is_made() {
+        let host_key = KeyPair::generate("web").expect("a key");
+        let identity = Identity { hostname: "web", host_key: &host_key, access: None };
+        let now = jiff::Timestamp::from_second(1_700_000_000).expect("a time");
+        let text = script(&identity, &"0123456789abcdef".repeat(2), &[7; 64], now);
+        assert!(!text.contains("authorized_keys"), "{text}");
+        let at = text.find("if [ -e /etc/ssh/").expect("a question");
+        let part = &text[at..text.find("if [ -d /run/systemd/journal").expect("what follows")];
+        let dir = tempfile::tempdir().expect("dir");
+        let place = dir.path().display().to_string();
+        let part =
+            part.replace("/etc/ssh/", &format!("{place}/")).replace("/run/sshd.pid", "/nothing");
+        // No server of this host is started anew.
+        let part = part.replace("command -v", "false");
+        let run = || {
+            let status = Command::new("sh").arg("-euc").arg(&part).status();
+            assert!(status.expect("sh runs").success(), "{part}");
+        };
+        run();
+        assert_eq!(std::fs::read_dir(dir.path()).expect("read").count(), 0);
+        std::fs::write(dir.path().join("ssh_host_ed25519_key"), "the template's").expect("written");
+        run();
+        let now = std::fs::read_to_string(dir.path().join("ssh_host_ed25519_key")).expect("there");
+        assert!(now.contains("PRIVATE KEY"), "{now}");
     }
 
     #[test]

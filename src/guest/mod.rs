@@ -13,6 +13,7 @@ pub mod identity;
 pub mod iso9660;
 pub mod keys;
 pub mod network;
+pub mod program;
 pub mod seed;
 pub mod ssh;
 pub mod work;

@@ -20,7 +20,8 @@ impl Instance {
         self.clear()?;
         let uuid = crate::host::new_uuid()?;
         // Another instance: cloud-init gives it its name and keys at its first boot.
-        self.write_keys(instance_id(&original.base.manifest, &uuid), &original.user)?;
+        let id = instance_id(&original.base.manifest, &uuid);
+        self.write_seed(id, &original.user, original.login)?;
         let overlay = self.files().overlay();
         fs::copy(source.files().overlay(), &overlay)?;
         let suspended = original.suspended.as_ref().map(|_| SUSPENDED);

@@ -10,7 +10,7 @@ use fs_err as fs;
 use super::files::Files;
 use super::lock::Lock;
 use super::process::Process;
-use super::record::{BaseImage, FORMAT, Record};
+use super::record::{BaseImage, FORMAT, Login, Record};
 use super::template::Template;
 use super::{config, data_disk};
 use crate::digest::{hex, sha256};
@@ -183,6 +183,7 @@ impl Instance {
         base: BaseImage,
         disk: u64,
         user: &str,
+        login: Login,
         template: Option<&Template>,
     ) -> Result<Record> {
         self.clear()?;
@@ -190,7 +191,7 @@ impl Instance {
         // cloud-init has run in the template and does not run again for the same instance.
         let id = template
             .map_or_else(|| instance_id(&base.manifest, &uuid), |t| t.instance_id().to_owned());
-        self.write_keys(id, user)?;
+        self.write_seed(id, user, login)?;
         match template {
             Some(template) => {
                 fs::copy(template.parts().disk, self.files.overlay())?;
@@ -204,6 +205,7 @@ impl Instance {
             project: self.project.clone(),
             uuid,
             user: user.to_owned(),
+            login,
             base,
             forwards: vec![],
             added: vec![],
@@ -225,15 +227,19 @@ impl Instance {
         Ok(record)
     }
 
-    /// New keys, and the seed that hands them to the guest which takes itself for the instance `id`.
-    pub(super) fn write_keys(&self, id: String, user: &str) -> Result<()> {
-        let (user_key, host_key) = Client::keys(&self.files.ssh_dir(), &self.name)?;
+    /// The seed of the guest which takes itself for the instance `id`, with new keys where it is entered by
+    /// its SSH server.
+    pub(super) fn write_seed(&self, id: String, user: &str, login: Login) -> Result<()> {
+        let keys = match login {
+            Login::Ssh => Some(Client::keys(&self.files.ssh_dir(), &self.name)?),
+            Login::Agent => None,
+        };
         let seed = Seed {
             instance_id: id,
             hostname: &self.name,
             user,
-            authorized_key: Some(user_key.public()),
-            host_key: Some(&host_key),
+            authorized_key: keys.as_ref().map(|(user_key, _)| user_key.public()),
+            host_key: keys.as_ref().map(|(_, host_key)| host_key),
             mac: Some(config::NAT_MAC),
         };
         seed.write(&self.files.seed())
@@ -252,8 +258,11 @@ impl Instance {
     /// The ssh client of a machine that was started once.
     ///
     /// # Errors
-    /// It was never started, or its files cannot be written.
+    /// It is entered by its guest agent alone, it was never started, or its files cannot be written.
     pub fn client(&self, record: &Record) -> Result<Client> {
+        if record.login == Login::Agent {
+            return Err(no_ssh(&self.name));
+        }
         let port = record.ssh_port().ok_or_else(|| {
             Error::failed(format!("`{}` was never started", self.name))
                 .hint("Start it with `devbox up`.")
@@ -330,6 +339,14 @@ impl Instance {
         }
         Ok(())
     }
+}
+
+/// What goes through SSH, of a machine that is entered by its guest agent alone.
+#[must_use]
+pub fn no_ssh(name: &str) -> Error {
+    Error::failed(format!("`{name}` is not entered by SSH"))
+        .cause("it has `login = \"agent\"`: devbox reaches it through its guest agent alone")
+        .hint(format!("Run a program in it with `devbox exec {name} -- PROGRAM`; files go through its input and output (`tee FILE`, `cat FILE`)."))
 }
 
 /// A project's folder as the kernel names it. One that is gone is taken at its word: its machines are

@@ -147,7 +147,7 @@ impl Machine {
         let mut disks = self.disk_errors();
         let end = tokio::select! {
             error = disks.next() => return Err(error),
-            () = progress.run(&self.serial_log, |seen| events.note(seen)) => return Ok(()),
+            () = progress.run(&self.serial_log, |seen| events.note(seen)) => End::Never,
             () = tokio::time::sleep(timeout) => End::Deadline,
             () = self.process.ended() => End::Died,
             () = cancel.cancelled() => End::Cancelled,
@@ -162,6 +162,10 @@ impl Machine {
             End::Deadline => Error::failed(format!(
                 "`{name}` was not ready within {} s: {} did not come",
                 timeout.as_secs(),
+                unready.probe.description
+            )),
+            End::Never => Error::failed(format!(
+                "`{name}` cannot be ready: {} does not come",
                 unready.probe.description
             )),
             End::Died => Error::failed(format!(
@@ -274,6 +278,8 @@ async fn dump_screen(qmp: &Qmp, to: &Path) -> Result<()> {
 
 /// How a wait ended without being ready.
 enum End {
+    /// All probes are true, or one of them never will be.
+    Never,
     Deadline,
     Died,
     Cancelled,

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Result;
-use crate::guest::agent::Agent;
+use crate::guest::agent::{self, Agent};
 use crate::guest::ssh::{Client, Ended, Remote, Stream};
 
 /// Between two tries of a probe.
@@ -48,8 +48,12 @@ pub enum Check {
     Login(Client),
     /// The guest agent answers on this socket.
     Agent(PathBuf),
+    /// The guest agent on this socket may run programs.
+    AgentRuns(PathBuf),
     /// cloud-init has finished, or is not in the guest, or is disabled there.
     CloudInit(Client),
+    /// The same, asked through the guest agent on this socket.
+    AgentCloudInit(PathBuf),
 }
 
 /// What one try saw.
@@ -59,6 +63,8 @@ pub enum Sight {
     Ready(String),
     /// Not yet; what was seen instead.
     NotYet(String),
+    /// It will not be, however long one waits; why.
+    Never(String),
 }
 
 /// The probes of a guest with ssh, in their order: its banner, then a login.
@@ -96,6 +102,27 @@ pub fn agent_probe(socket: &Path) -> Probe {
         description: "the guest agent",
         check: Check::Agent(socket.to_owned()),
         hint: "The guest runs and its agent does not answer: is `qemu-guest-agent` started in it?",
+    }
+}
+
+/// The probes of a guest that is entered by its agent alone, in their order: it answers, and it may run programs.
+#[must_use]
+pub fn entered_by_agent(socket: &Path) -> [Probe; 2] {
+    let runs = Probe {
+        description: "a program run by the guest agent",
+        check: Check::AgentRuns(socket.to_owned()),
+        hint: "Allow `guest-exec` in the agent's configuration in the image (`/etc/qemu/qemu-ga.conf`, `/etc/sysconfig/qemu-ga`), or set `login = \"ssh\"`.",
+    };
+    [agent_probe(socket), runs]
+}
+
+/// The last probe of such a guest.
+#[must_use]
+pub fn agent_cloud_init_probe(socket: &Path) -> Probe {
+    Probe {
+        description: "cloud-init's end",
+        check: Check::AgentCloudInit(socket.to_owned()),
+        hint: "The guest can be used, its first-boot work goes on: see it with `devbox exec -- cat /var/log/cloud-init-output.log`.",
     }
 }
 
@@ -141,7 +168,7 @@ impl Progress {
         }
     }
 
-    /// Goes through the probes; returns when all are true. `on_seen` hears of each.
+    /// Goes through the probes; returns when all are true, or one never will be. `on_seen` hears of each.
     pub(super) async fn run(&mut self, serial_log: &Path, mut on_seen: impl FnMut(&str)) {
         while let Some(probe) = self.probes.get(self.current) {
             match look(&probe.check, serial_log).await {
@@ -152,9 +179,16 @@ impl Progress {
                     self.current += 1;
                     "nothing".clone_into(&mut self.last);
                 }
+                Sight::Never(why) => {
+                    self.last = why;
+                    return;
+                }
                 Sight::NotYet(what) => {
                     self.last = what;
-                    let asks = matches!(probe.check, Check::Login(_) | Check::CloudInit(_));
+                    let asks = matches!(
+                        probe.check,
+                        Check::Login(_) | Check::CloudInit(_) | Check::AgentCloudInit(_)
+                    );
                     tokio::time::sleep(if asks { LOGIN_PAUSE } else { PAUSE }).await;
                 }
             }
@@ -179,7 +213,20 @@ async fn look(check: &Check, serial_log: &Path) -> Sight {
             Err(e) => Sight::NotYet(e.causes().last().map_or(e.what(), |c| c).to_owned()),
         },
         Check::Login(client) => login(client).await,
+        Check::AgentRuns(socket) => agent_runs(socket).await,
         Check::CloudInit(client) => cloud_init(client).await,
+        Check::AgentCloudInit(socket) => agent_cloud_init(socket).await,
+    }
+}
+
+/// Whether programs can be run is the agent's configuration, which nobody changes while one waits.
+async fn agent_runs(socket: &Path) -> Sight {
+    let asked =
+        async { Agent::connect(socket, AGENT_WAIT).await?.allows(agent::RUN, AGENT_WAIT).await };
+    match asked.await {
+        Ok(true) => Sight::Ready("the guest agent runs programs".to_owned()),
+        Ok(false) => Sight::Never(format!("the guest agent does not allow `{}`", agent::RUN)),
+        Err(e) => Sight::NotYet(e.causes().last().map_or(e.what(), |c| c).to_owned()),
     }
 }
 
@@ -238,20 +285,44 @@ async fn login(client: &Client) -> Sight {
 
 async fn cloud_init(client: &Client) -> Sight {
     // One session that waits inside the guest: less work for an emulated one than many sessions.
-    let script = format!(
-        "command -v cloud-init >/dev/null 2>&1 || exit 9; \
-         [ ! -e /run/cloud-init/disabled ] || exit 9; \
-         n=0; while [ ! -e {CLOUD_INIT_RESULT} ]; do n=$((n+1)); [ $n -gt 80 ] && exit 8; sleep 0.25; done; \
-         cat {CLOUD_INIT_RESULT}"
+    let wait = format!(
+        "n=0; while [ ! -e {CLOUD_INIT_RESULT} ]; do n=$((n+1)); [ $n -gt 80 ] && exit 8; sleep 0.25; done"
     );
-    match ask(client, &script).await {
-        Ok((0, result)) => Sight::Ready(match cloud_init_errors(&result) {
+    match ask(client, &cloud_init_script(&wait)).await {
+        Ok((code, result)) => cloud_init_said(i64::from(code), &result),
+        Err(why) => Sight::NotYet(why),
+    }
+}
+
+/// A look and no wait: others talk to the agent too, one after the other.
+async fn agent_cloud_init(socket: &Path) -> Sight {
+    let script = cloud_init_script(&format!("[ -e {CLOUD_INIT_RESULT} ] || exit 8"));
+    let asked = async {
+        let mut agent = Agent::connect(socket, AGENT_WAIT).await?;
+        agent.run("/bin/sh", &["-c", &script], b"", LOGIN_WAIT).await
+    };
+    match asked.await {
+        Ok(ran) => cloud_init_said(ran.code, &String::from_utf8_lossy(&ran.out)),
+        Err(e) => Sight::NotYet(e.causes().last().map_or(e.what(), |c| c).to_owned()),
+    }
+}
+
+/// Prints cloud-init's result once `wait` has ended.
+fn cloud_init_script(wait: &str) -> String {
+    format!(
+        "command -v cloud-init >/dev/null 2>&1 || exit 9; \
+         [ ! -e /run/cloud-init/disabled ] || exit 9; {wait}; cat {CLOUD_INIT_RESULT}"
+    )
+}
+
+fn cloud_init_said(code: i64, result: &str) -> Sight {
+    match code {
+        0 => Sight::Ready(match cloud_init_errors(result) {
             errors if errors.is_empty() => "cloud-init has finished".to_owned(),
             errors => format!("cloud-init has finished with errors: {}", errors.join("; ")),
         }),
-        Ok((9, _)) => Sight::Ready("the guest runs no cloud-init".to_owned()),
-        Ok(_) => Sight::NotYet("cloud-init still works".to_owned()),
-        Err(why) => Sight::NotYet(why),
+        9 => Sight::Ready("the guest runs no cloud-init".to_owned()),
+        _ => Sight::NotYet("cloud-init still works".to_owned()),
     }
 }
 

@@ -46,6 +46,9 @@ pub struct Record {
     pub uuid: String,
     /// The account in the guest.
     pub user: String,
+    /// How devbox enters it: its seed was written for that.
+    #[serde(default, skip_serializing_if = "Login::is_ssh")]
+    pub login: Login,
     /// The image below its disk.
     pub base: BaseImage,
     /// The forwards of the last start, and what was added or removed since: the same ports are tried
@@ -94,6 +97,33 @@ pub struct Record {
     /// Its snapshots, by name.
     #[serde(default)]
     pub snapshots: BTreeMap<String, Saved>,
+}
+
+/// How devbox enters a machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Login {
+    /// By its SSH server.
+    #[default]
+    Ssh,
+    /// By its guest agent alone.
+    Agent,
+}
+
+impl Login {
+    /// As in files and messages.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Login::Ssh => "ssh",
+            Login::Agent => "agent",
+        }
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+    fn is_ssh(&self) -> bool {
+        *self == Login::Ssh
+    }
 }
 
 /// The name of the snapshot that a suspended machine goes on from; no name that people can give.
@@ -220,7 +250,7 @@ impl Record {
         self.forwards.iter().find(|f| f.guest == guest && f.protocol == protocol)
     }
 
-    /// The forwards to ask for: ssh first, then `wanted`, then what was added by hand; what names no
+    /// The forwards to ask for: ssh first, where it is entered by that, then `wanted`, then what was added by hand; what names no
     /// port gets the one it had.
     #[must_use]
     pub fn wishes(&self, wanted: &[Forward]) -> Vec<Forward> {
@@ -231,7 +261,7 @@ impl Record {
             protocol: Protocol::Tcp,
             auto_correct: true,
         };
-        let mut all = vec![ssh];
+        let mut all = if self.login == Login::Ssh { vec![ssh] } else { vec![] };
         all.extend_from_slice(wanted);
         // One that the spec has meanwhile is asked for once.
         let missing = |added: &&BoundForward| {

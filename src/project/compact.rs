@@ -8,11 +8,10 @@ use fs_err as fs;
 use crate::crash;
 use crate::error::{Error, Result};
 use crate::exec::{self, tools};
-use crate::guest::ssh::Remote;
-use crate::guest::work::{Work, as_root};
 use crate::host;
 use crate::machine::instance::{Instance, State};
 use crate::machine::record::Record;
+use crate::project::as_root::Script;
 use crate::project::order::{self, Node};
 use crate::project::suspend::not_made;
 use crate::project::{Member, Run};
@@ -51,12 +50,11 @@ pub async fn compact(members: &[&Member], run: Run<'_>) -> Result<()> {
 
 /// Has the guest say which blocks it does not use; QEMU gives them back.
 async fn trim(instance: &Instance, record: &Record, run: Run<'_>) -> Result<()> {
-    let client = instance.client(record)?;
     let title = format!("`fstrim` in `{}`", record.name);
-    let work = Work { title: &title, client: &client, events: run.events, cancel: run.cancel };
     // That of busybox knows no `-a`.
-    let script = as_root("fstrim -a 2>/dev/null || fstrim /");
-    work.execute(Remote::new(script), TRIM).await.map(|_| ())
+    let text = "fstrim -a 2>/dev/null || fstrim /".to_owned();
+    let script = Script { title: &title, timeout: TRIM };
+    script.run(text, instance, record, run, run.events).await.map(|_| ())
 }
 
 /// Copies what is in use into a new layer, which takes the old one's place at once.

@@ -9,12 +9,12 @@ use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::exec::{self, tools};
 use crate::guest::disks::mount_script;
-use crate::guest::work::{Work, root_reads};
 use crate::host::{self, Paths};
 use crate::machine::data_disk::{self, DataDisk};
 use crate::machine::instance::Instance;
 use crate::machine::record::Record;
 use crate::project::Run;
+use crate::project::as_root::Script;
 use crate::spec::quantity::size_text;
 use crate::spec::{self, Machine};
 
@@ -87,7 +87,7 @@ fn grow(wanted: &spec::DataDisk, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Mounts those that have a place in the guest. A login works.
+/// Mounts those that have a place in the guest. It is ready.
 ///
 /// # Errors
 /// A disk holds something else than a filesystem, or the guest lacks a program.
@@ -101,7 +101,6 @@ pub(super) async fn mount(
     if machine.disks.iter().all(|disk| disk.target.is_none()) {
         return Ok(());
     }
-    let client = instance.client(record)?;
     for disk in &machine.disks {
         let Some(target) = &disk.target else { continue };
         // Changed in the spec since the machine was started; `up` said so.
@@ -109,8 +108,8 @@ pub(super) async fn mount(
             continue;
         }
         let title = format!("mounting the disk `{}`", disk.name);
-        let work = Work { title: &title, client: &client, events, cancel: run.cancel };
-        let said = work.execute(root_reads(mount_script(&disk.name, target)), TIMEOUT);
+        let script = Script { title: &title, timeout: TIMEOUT };
+        let said = script.run(mount_script(&disk.name, target), instance, record, run, events);
         if said.await?.iter().any(|line| line == "formatted") {
             events.note(format!("the disk `{}` is new: formatted, at {target}", disk.name));
         }

@@ -7,7 +7,7 @@ use crate::machine::config::{
 };
 use crate::machine::instance::Instance;
 use crate::machine::ports::BoundForward;
-use crate::machine::record::{Record, Shape};
+use crate::machine::record::{Login, Record, Shape};
 use crate::spec;
 
 /// What machines of this shape have in common: no name, no disk, no forwards.
@@ -100,6 +100,14 @@ pub(super) fn saved(
         owner: None,
         memory_file: None,
         incoming: Some(Incoming::Snapshot(tag.to_owned())),
+    }
+}
+
+/// How devbox enters a machine of the spec.
+pub(super) fn login(machine: &spec::Machine) -> Login {
+    match machine.login {
+        spec::Login::Ssh => Login::Ssh,
+        spec::Login::Agent => Login::Agent,
     }
 }
 

@@ -9,10 +9,10 @@ use crate::digest::{hex, sha256};
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::guest::host_settings::{HostSettings, PROXY_VARIABLES, script, seen_by_guest};
-use crate::guest::work::{Work, root_reads};
 use crate::machine::instance::Instance;
 use crate::machine::record::Record;
 use crate::project::Run;
+use crate::project::as_root::Script;
 use crate::project::network::Plan;
 use crate::spec::Machine;
 
@@ -27,8 +27,8 @@ const MOST: usize = 1 << 20;
 /// The guest makes its list of all certificates anew, which takes an emulated one a while.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Gives the machine what it wants of this host, if that is not what it has. Its lock is held, and a
-/// login works.
+/// Gives the machine what it wants of this host, if that is not what it has. Its lock is held, and it
+/// is ready.
 ///
 /// # Errors
 /// The certificates cannot be read, or the guest cannot take them.
@@ -56,10 +56,8 @@ pub(super) async fn hand_over(
     if record.host_settings == digest {
         return Ok(());
     }
-    let client = instance.client(record)?;
     let title = "handing over the settings of this host";
-    let work = Work { title, client: &client, events, cancel: run.cancel };
-    work.execute(root_reads(script), TIMEOUT).await?;
+    Script { title, timeout: TIMEOUT }.run(script, instance, record, run, events).await?;
     record.host_settings = digest;
     instance.save(record)?;
     let name = instance.name();

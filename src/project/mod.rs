@@ -5,6 +5,7 @@
 //! longer names a machine does not hide it.
 
 mod addresses;
+mod as_root;
 pub mod bundle;
 pub mod clone;
 pub mod compact;

@@ -15,7 +15,7 @@ use crate::machine::Machine;
 use crate::machine::card::{mac, mac_text};
 use crate::machine::config::Card;
 use crate::machine::instance::Instance;
-use crate::machine::record::{Address, Record};
+use crate::machine::record::{Address, Login, Record};
 use crate::project::Run;
 use crate::project::addresses::{addresses, free, host_routes};
 use crate::project::provision::GuestScript;
@@ -112,6 +112,7 @@ pub(super) async fn join(
         let Some(script) = plan.script(instance) else { return Ok(()) };
         match Agent::connect(&instance.files().agent_socket(), AGENT_WAIT).await {
             Ok(mut agent) => configure(&mut agent, &script).await,
+            Err(e) if record.login == Login::Agent => Err(e),
             // A guest without an agent, or one that may not run programs.
             Err(_) => by_ssh(&script, instance, record, run, events).await,
         }

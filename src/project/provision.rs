@@ -82,7 +82,6 @@ pub(super) async fn provision(
     run: Run<'_>,
     events: &Events,
 ) -> Result<()> {
-    let client = instance.client(record)?;
     for one in &spec.provision {
         let here = one.machines.as_ref().is_none_or(|names| names.contains(&record.name));
         let text = text_of(&one.script)?;
@@ -90,6 +89,7 @@ pub(super) async fn provision(
         if !here || !which.wants(one, record.provisioned.get(&one.name), &digest) {
             continue;
         }
+        let client = instance.client(record)?;
         let start = Instant::now();
         let title = format!("provision `{}`", one.name);
         events.phase(format!("Running {title}"));

@@ -26,6 +26,19 @@ pub(super) fn other_box(spec: &Spec, record: &Record, paths: &Paths) -> Option<S
     }
 }
 
+/// How it is entered, which a machine is made with.
+pub(super) fn other_login(machine: &spec::Machine, record: &Record) -> Option<String> {
+    let (has, wants) = (record.login, hardware::login(machine));
+    (has != wants).then(|| {
+        format!(
+            "`{}` was made with `login = \"{}\"`, and the spec says `{}`",
+            record.name,
+            has.as_str(),
+            wants.as_str()
+        )
+    })
+}
+
 /// The hardware, in words: what only a restart can change. `None` too for a machine that never ran.
 pub(super) fn other_shape(machine: &spec::Machine, record: &Record) -> Option<String> {
     let runs = record.shape?;

@@ -1,5 +1,6 @@
 //! One machine on its way up.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tokio::sync::OnceCell;
@@ -9,7 +10,8 @@ use crate::crash;
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::guest::agent::Agent;
-use crate::guest::identity::{self, Identity};
+use crate::guest::identity::{self, Access, Identity};
+use crate::guest::keys::KeyPair;
 use crate::guest::network::configure;
 use crate::guest::ssh::Client;
 use crate::helper;
@@ -17,7 +19,7 @@ use crate::host;
 use crate::machine::config::{Accelerator, Incoming, MemoryFile};
 use crate::machine::instance::{Instance, State};
 use crate::machine::ready::Probe;
-use crate::machine::record::{BaseImage, Ready, Record, Shape};
+use crate::machine::record::{BaseImage, Login, Ready, Record, Shape};
 use crate::machine::template::{Template, Templates};
 use crate::machine::{Machine, Unrestored, accel, ready};
 use crate::project::bundle::{self, About};
@@ -135,6 +137,12 @@ impl Start<'_> {
     async fn first_start(&self) -> Result<()> {
         let base = self.base()?;
         let disk = self.disk(&base)?;
+        if hardware::login(self.machine) == Login::Agent && !warm::agent_in(&base)? {
+            let name = self.instance.name();
+            return Err(Error::failed(format!("the image of `{name}` has no guest agent"))
+                .cause("`login = \"agent\"` is the only way into the machine then")
+                .hint("Install `qemu-guest-agent` in a step and build the box anew, or set `login = \"ssh\"`."));
+        }
         let accelerator = self.accelerator().await?;
         let way = if self.options.cold {
             None
@@ -204,21 +212,25 @@ impl Start<'_> {
     }
 
     /// Replaces what the guest has of its template, and puts it on the private network.
+    /// `home` is that of the account that is logged in to, where that is how it is entered.
     async fn identify(&self, machine: &Machine, home: &str, record: &mut Record) -> Result<()> {
         // First the card: the guest finds it while it does the rest.
         let plugged = match self.network {
             Some(plan) => network::plug(plan, machine, &self.instance, record, self.run).await,
             None => Ok(()),
         };
-        let (user_key, host_key) =
-            Client::keys(&self.instance.files().ssh_dir(), self.instance.name())?;
-        let mut agent = Agent::connect(&machine.files().agent_socket(), AGENT_WAIT).await?;
-        let identity = Identity {
-            hostname: self.instance.name(),
-            home,
-            authorized_key: user_key.public(),
-            host_key: &host_key,
+        let (user_key, host_key) = match record.login {
+            Login::Ssh => {
+                let (user, host) =
+                    Client::keys(&self.instance.files().ssh_dir(), self.instance.name())?;
+                (Some(user), host)
+            }
+            // Nobody has to know it; the other machines of the template do not have it.
+            Login::Agent => (None, KeyPair::generate(self.instance.name())?),
         };
+        let mut agent = Agent::connect(&machine.files().agent_socket(), AGENT_WAIT).await?;
+        let access = user_key.as_ref().map(|key| Access { home, authorized_key: key.public() });
+        let identity = Identity { hostname: self.instance.name(), host_key: &host_key, access };
         identity::give(&mut agent, &identity).await?;
         if let Some(script) = self.network.and_then(|plan| plan.script(&self.instance)) {
             let joined = match plugged {
@@ -234,6 +246,9 @@ impl Start<'_> {
     async fn identify_clone(&self, machine: &Machine, record: &mut Record) -> Result<bool> {
         let Some(original) = record.identity_of.clone() else { return Ok(false) };
         let given = async {
+            if record.login == Login::Agent {
+                return self.identify(machine, "/", record).await;
+            }
             let socket = machine.files().agent_socket();
             let mut agent = Agent::connect(&socket, AGENT_WAIT).await?;
             let account = identity::prepare(&mut agent, &record.user).await?;
@@ -293,12 +308,14 @@ impl Start<'_> {
         let _hold = Store::open(&self.run.paths.store)?.hold()?;
         let base = self.base()?;
         self.events.phase(format!("Making `{}` from {}", self.instance.name(), base.reference));
-        self.instance.create(base, disk, &self.machine.user, template)
+        let login = hardware::login(self.machine);
+        self.instance.create(base, disk, &self.machine.user, login, template)
     }
 
-    /// Says which box of the spec this machine does not run on, and how it would.
+    /// Says which box of the spec this machine does not run on, or how it is not entered, and how it would be.
     fn mention_other_box(&self, record: &Record) {
-        if let Some(why) = reconcile::other_box(self.spec, record, self.run.paths) {
+        let other = reconcile::other_box(self.spec, record, self.run.paths);
+        for why in other.into_iter().chain(reconcile::other_login(self.machine, record)) {
             self.events.warn(format!(
                 "{why}; to change over, run `{}` (its disk is lost), then `devbox up`",
                 self.command("destroy")
@@ -444,13 +461,22 @@ impl Start<'_> {
     async fn wait(&self, machine: &mut Machine, mut record: Record, origin: Origin) -> Result<()> {
         let (start, name) = (Instant::now(), self.instance.name());
         let timeout = self.timeout();
-        let client = self.instance.client(&record)?;
-        let probes = self.probes(&client, origin);
+        let client = match record.login {
+            Login::Ssh => Some(self.instance.client(&record)?),
+            Login::Agent => None,
+        };
+        let probes = match &client {
+            Some(client) => self.probes(client, origin),
+            None => self.agent_probes(&machine.files().agent_socket(), origin),
+        };
         let mut ended = machine.wait_ready(&probes, timeout, self.run.cancel).await;
-        if ended.is_ok() && self.identify_clone(machine, &mut record).await? {
+        if ended.is_ok()
+            && self.identify_clone(machine, &mut record).await?
+            && let Some(client) = &client
+        {
             // Its ssh server has another key now, and starts anew.
             client.disconnect().await;
-            let probes = ready::ssh_probes(&client);
+            let probes = ready::ssh_probes(client);
             ended = machine.wait_ready(&probes, timeout, self.run.cancel).await;
         }
         match ended {
@@ -474,10 +500,15 @@ impl Start<'_> {
         }
         let how = match self.options.wait {
             Wait::Boot => "has booted",
+            Wait::Ssh if client.is_none() => "runs programs",
             Wait::Ssh => "takes logins",
             Wait::Ready => "is ready",
         };
-        let ready = format!("`{name}` {how}; log in with `{}`", self.command("ssh"));
+        let next = match client {
+            Some(_) => format!("log in with `{}`", self.command("ssh")),
+            None => format!("run programs in it with `{} -- PROGRAM`", self.command("exec")),
+        };
+        let ready = format!("`{name}` {how}; {next}");
         self.events.done(ready, start.elapsed());
         if origin != Origin::Template {
             self.join(machine, &mut record).await?;
@@ -563,6 +594,23 @@ impl Start<'_> {
             (Wait::Ready, _) => {
                 probes.extend([banner, login, ready::cloud_init_probe(client)]);
             }
+        }
+        probes
+    }
+
+    /// The same of a guest that is entered by its agent alone.
+    fn agent_probes(&self, socket: &Path, origin: Origin) -> Vec<Probe> {
+        let [answers, runs] = ready::entered_by_agent(socket);
+        let mut probes = match origin {
+            Origin::Firmware => vec![ready::serial_probe()],
+            Origin::Template | Origin::Found => vec![],
+        };
+        probes.push(answers);
+        if self.options.wait != Wait::Boot {
+            probes.push(runs);
+        }
+        if self.options.wait == Wait::Ready && origin != Origin::Template {
+            probes.push(ready::agent_cloud_init_probe(socket));
         }
         probes
     }

@@ -100,6 +100,7 @@ impl Status {
             "manifest": record.map(|r| &r.base.manifest),
             "uuid": record.map(|r| &r.uuid),
             "user": record.map(|r| &r.user),
+            "login": record.map(|r| r.login.as_str()),
             "pid": self.pid,
             "ssh_port": self.ssh_port(),
             "forwards": forwards,

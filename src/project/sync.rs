@@ -14,11 +14,11 @@ use crate::event::Events;
 use crate::exec::{group, quote, tools};
 use crate::guest::folder::{self, Folder, FolderKind};
 use crate::guest::ssh::Client;
-use crate::machine::instance::{Instance, State};
+use crate::machine::instance::{Instance, State, no_ssh};
 use crate::machine::process::Process;
 use crate::project::order::{self, Node};
 use crate::project::{Project, Run, folders};
-use crate::spec::Spec;
+use crate::spec::{self, Spec};
 use watch::Watch;
 
 /// Changes come in bursts (a checkout, a build): a copy waits until none came for so long.
@@ -49,7 +49,13 @@ pub async fn sync(
             nodes.push(Node { name: (*name).to_owned(), after: vec![], item });
         }
     }
+    let closed = |machine: &&spec::Machine| {
+        machine.login == spec::Login::Agent && names.contains(&machine.name.as_str())
+    };
     if nodes.is_empty() {
+        if let Some(machine) = spec.machines.iter().find(closed) {
+            return Err(no_ssh(&machine.name));
+        }
         run.events.note("the spec has no `[[mounts]]` of `type = \"rsync\"` for these machines");
         return Ok(());
     }

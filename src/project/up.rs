@@ -44,11 +44,12 @@ pub struct Options {
 /// How far a machine must have come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Wait {
-    /// Its ssh server speaks; a restored machine has its own identity.
+    /// Its ssh server speaks; a restored machine has its own identity. Of one that is entered by its guest
+    /// agent: the agent answers.
     Boot,
-    /// A login works.
+    /// A login works, or the agent runs programs.
     Ssh,
-    /// A login works, and cloud-init has finished.
+    /// The same, and cloud-init has finished.
     #[default]
     Ready,
 }

@@ -8,7 +8,7 @@ use fs_err as fs;
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::exec::last_lines;
-use crate::guest::agent::Agent;
+use crate::guest::agent::{self, Agent};
 use crate::guest::identity::{self, Account};
 use crate::guest::keys::KeyPair;
 use crate::guest::seed::instance_id;
@@ -25,10 +25,6 @@ use crate::project::{Run, hardware};
 const PAUSE: Duration = Duration::from_millis(200);
 /// For one command of the agent that should answer at once; a loaded host takes longer.
 const AGENT_WAIT: Duration = Duration::from_secs(30);
-/// Where distributions put the agent.
-const AGENT_PROGRAMS: [&str; 3] = ["/usr/sbin/qemu-ga", "/usr/bin/qemu-ga", "/sbin/qemu-ga"];
-/// What the agent needs to be able to do.
-const NEEDED: &str = "guest-exec";
 
 /// Ends when the guest has nothing left to start: what a template does while it is saved, every machine
 /// that is restored from it does again.
@@ -190,8 +186,8 @@ impl Wanted<'_> {
                 };
             }
             let mut agent = Agent::connect(&socket, AGENT_WAIT).await?;
-            if !agent.allows(NEEDED, AGENT_WAIT).await? {
-                return Ok(Err(format!("its guest agent does not allow `{NEEDED}`")));
+            if !agent.allows(agent::RUN, AGENT_WAIT).await? {
+                return Ok(Err(format!("its guest agent does not allow `{}`", agent::RUN)));
             }
             let left = end.saturating_duration_since(Instant::now());
             let settle = async {
@@ -253,11 +249,11 @@ fn found(templates: &Templates, key: &Key, events: &Events) -> Option<Way> {
 }
 
 /// Whether the image has a guest agent, by its files.
-fn agent_in(base: &BaseImage) -> Result<bool> {
+pub(super) fn agent_in(base: &BaseImage) -> Result<bool> {
     let disk = Disk::open(&base.disk, &Options::default())?;
     for at in disk.filesystems() {
         let tree = at.filesystem.tree()?;
-        if AGENT_PROGRAMS.iter().any(|path| tree.resolve(path.as_bytes()).is_some()) {
+        if agent::PROGRAMS.iter().any(|path| tree.resolve(path.as_bytes()).is_some()) {
             return Ok(true);
         }
     }

@@ -63,6 +63,8 @@ const fn names() -> [&'static str; OutputFormat::ALL.len()] {
 pub static INPUT_FORMATS: &[&str] = &["raw", "qcow2", "vhd"];
 /// Values of `machine.firmware`.
 pub static FIRMWARES: &[&str] = &["bios", "uefi"];
+/// Values of `machine.login`.
+pub static LOGINS: &[&str] = &["ssh", "agent"];
 /// Values of `machine.ports.protocol`.
 pub static PROTOCOLS: &[&str] = &["tcp", "udp"];
 /// The smallest disk that holds a boot loader and a Debian system.
@@ -175,6 +177,8 @@ keys! {
     TPM: "tpm", Shape::Boolean, Default("false"), "A TPM 2.0 of the machine's own; needs the package `swtpm` on the host, and machines that have one start cold.";
     /// `machine.user`.
     USER: "user", Shape::Text(&grammar::USER), Default("dev"), "The account that is made at the first boot, and that `devbox ssh` enters.";
+    /// `machine.login`.
+    LOGIN: "login", Shape::Choice(LOGINS), Default("ssh"), "`ssh`: devbox enters the machine by its SSH server, as `user`. `agent`: the machine needs none; devbox asks its QEMU guest agent, and `devbox exec` runs programs as root. Then there is no `devbox ssh`, `cp` or `sync`, and no `provision`, `mounts` or hook in the guest.";
     /// `machine.timeout`.
     MACHINE_TIMEOUT: "timeout", TIMEOUT, Default("10m"), "How long `devbox up` waits until the machine is ready.";
     /// `machine.proxy`.
@@ -415,7 +419,7 @@ pub static SEAL_TABLE: Table = Table {
 /// The keys of `[machine]`, which `[machines.NAME]` has too, behind `more`.
 macro_rules! machine_keys {
     ($($more:expr),*) => {
-        &[$($more,)* &CPUS, &MEMORY, &MACHINE_DISK, &FIRMWARE, &SECURE_BOOT, &TPM, &USER, &MACHINE_TIMEOUT, &MACHINE_PROXY, &MACHINE_CERTIFICATES, &DISKS, &PORTS]
+        &[$($more,)* &CPUS, &MEMORY, &MACHINE_DISK, &FIRMWARE, &SECURE_BOOT, &TPM, &USER, &LOGIN, &MACHINE_TIMEOUT, &MACHINE_PROXY, &MACHINE_CERTIFICATES, &DISKS, &PORTS]
     };
 }
 

@@ -245,4 +245,21 @@ mod tests {
         assert_eq!(overrides.len(), 1, "{overrides:?}");
         assert_eq!((overrides[0].machine.as_str(), overrides[0].key.as_str()), ("db", "mounts"));
     }
+
+    #[test]
+    fn own_mounts_without_names_are_for_machines_that_can_have_them() {
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(dir.path().join("a")).expect("made");
+        let local = dir.path().join(LOCAL_FILE);
+        let own = "[[mounts]]\nsource = \"a\"\ntarget = \"/work\"\n";
+        std::fs::write(&local, own).expect("written");
+        let closed = format!("{SEVERAL}login = \"agent\"\n");
+        let mut mixed = spec(&closed, dir.path());
+        apply(&mut mixed, &dir.path().join("none"), &[]).expect("valid");
+        let of = |name: &str| mixed.mounts.iter().filter(|mount| mount.is_for(name)).count();
+        assert_eq!((of("web"), of("db")), (1, 0));
+        std::fs::write(&local, format!("{own}machines = [\"db\"]\n")).expect("written");
+        let e = apply(&mut spec(&closed, dir.path()), &dir.path().join("none"), &[]);
+        assert!(e.expect_err("by name").to_string().contains("`db` has `login"), "by name");
+    }
 }

@@ -366,7 +366,7 @@ fn problems_in_words() {
         ("[machines.web]\ncpu = 1", "machines.web.cpu: unknown key `cpu`. Did you mean `cpus`?"),
         (
             "[machine]\ndepends_on = [\"a\"]",
-            "machine.depends_on: unknown key `depends_on`. Remove it; known keys are `cpus`, `memory`, `disk`, `firmware`, `secure_boot`, `tpm`, `user`, `timeout`, `proxy`, `certificates`, `disks` and `ports`.",
+            "machine.depends_on: unknown key `depends_on`. Remove it; known keys are `cpus`, `memory`, `disk`, `firmware`, `secure_boot`, `tpm`, `user`, `login`, `timeout`, `proxy`, `certificates`, `disks` and `ports`.",
         ),
         (
             "[machines.web]\ndepends_on = [\"dba\"]\n[machines.db]",
@@ -555,4 +555,47 @@ fn a_data_disk_has_a_name_and_a_place_of_its_own() {
         let problems = format!("{problems:?}");
         assert!(problems.contains(word), "{problems}");
     }
+}
+
+#[test]
+fn what_goes_through_ssh_is_refused_for_machines_without() {
+    let spec =
+        |rest: &str| parse(&format!("{HEAD}{rest}"), Path::new("devbox.toml"), folder().path());
+    let closed = "[machine]\nlogin = \"agent\"\n";
+    let mixed = "[machines.web]\n[machines.db]\nlogin = \"agent\"\n";
+    assert_eq!(spec("").expect("a spec").machines[0].login, Login::Ssh);
+    assert_eq!(spec(closed).expect("a spec").machines[0].login, Login::Agent);
+    let both = spec(mixed).expect("a spec");
+    let logins: Vec<_> = both.machines.iter().map(|machine| machine.login).collect();
+    assert_eq!(logins, [Login::Ssh, Login::Agent]);
+    let back = spec(&format!("{closed}[machines.web]\nlogin = \"ssh\"\n")).expect("a spec");
+    assert_eq!(back.machines[0].login, Login::Ssh);
+
+    let script = "[[provision]]\nname = \"x\"\ninline = \"true\"\n";
+    let folder = "[[mounts]]\nsource = \".\"\ntarget = \"/work\"\n";
+    let copy = format!("{folder}type = \"rsync\"\n");
+    let hook = "[[hooks]]\nwhen = \"after-up\"\ninline = \"true\"\non = \"guest\"\n";
+    for (table, path, what) in [
+        (script, "provision[0]", "a script goes through SSH"),
+        (folder, "mounts[0]", "a folder goes through SSH"),
+        (&copy, "mounts[0]", "a folder goes through SSH"),
+        (hook, "hooks[0]", "a hook in the guest goes through SSH"),
+    ] {
+        let all = problems(&format!("{HEAD}{closed}{table}"));
+        let [(at, said, Some(hint))] = &all[..] else { panic!("{all:?}") };
+        assert_eq!(
+            (at.as_str(), said.as_str()),
+            (path, &*format!("{what}, and `a` has `login = \"agent\"`"))
+        );
+        assert!(hint.starts_with("Remove it: ") && hint.ends_with('.'), "{hint}");
+        let all = problems(&format!("{HEAD}{mixed}{table}"));
+        let [(at, said, Some(hint))] = &all[..] else { panic!("{all:?}") };
+        assert_eq!((at.as_str(), said.contains("`db` has")), (path, true), "{said}");
+        assert!(hint.starts_with("Set `machines = [\"web\"]`: "), "{hint}");
+        let all = problems(&format!("{HEAD}{mixed}{table}machines = [\"db\", \"web\"]\n"));
+        assert_eq!(all[0].0, format!("{path}.machines"), "{all:?}");
+        spec(&format!("{mixed}{table}machines = [\"web\"]\n")).expect("a spec");
+    }
+    // On the host it needs nothing of the guest.
+    spec(&format!("{closed}{}", hook.replace("on = \"guest\"\n", ""))).expect("a spec");
 }

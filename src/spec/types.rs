@@ -506,6 +506,8 @@ pub struct Machine {
     pub tpm: bool,
     /// `user`: the account that cloud-init makes; `dev` by default.
     pub user: String,
+    /// `login`: how devbox enters it; `ssh` by default.
+    pub login: Login,
     /// `timeout` of `up`, until the machine is ready; 10 minutes by default, since an emulated guest is slow.
     pub timeout: Duration,
     /// `proxy`: whether it takes over the host's proxies; false by default.
@@ -516,6 +518,15 @@ pub struct Machine {
     pub disks: Vec<DataDisk>,
     /// `[[machine.ports]]`.
     pub ports: Vec<PortForward>,
+}
+
+/// `login`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Login {
+    /// By its SSH server, as [`Machine::user`].
+    Ssh,
+    /// By its QEMU guest agent alone; it need not have an SSH server.
+    Agent,
 }
 
 /// `firmware` and `secure_boot`.

@@ -9,6 +9,7 @@ mod containers;
 mod died;
 mod disks;
 mod drifted;
+mod entered;
 mod faults;
 mod faulty_images;
 mod faulty_network;

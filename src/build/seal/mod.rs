@@ -173,7 +173,8 @@ impl Seal<'_> {
 /// The kernel's command line for the seal: the entry's own, then ours, since the last word wins.
 /// The last `console` is the one that the shell writes to. Without `no_timer_check` (the kernel's
 /// kernel-parameters.txt) a guest that is emulated on a busy host misses its first timer interrupts
-/// now and then, and panics.
+/// now and then, and panics. `overlayroot` (its initramfs script, "configs") would put the root below a
+/// filesystem in memory, and all that the seal writes with it.
 fn append(cmdline: &str, console: &str) -> String {
     let own: Vec<&str> = cmdline
         .split_whitespace()
@@ -181,7 +182,7 @@ fn append(cmdline: &str, console: &str) -> String {
         .filter(|word| !word.starts_with("init=") && !word.starts_with("rdinit="))
         .collect();
     format!(
-        "{} rw quiet no_timer_check console={console},115200 panic=-1 init=/bin/sh -- -c \"{FIND}\"",
+        "{} rw overlayroot=disabled quiet no_timer_check console={console},115200 panic=-1 init=/bin/sh -- -c \"{FIND}\"",
         own.join(" ")
     )
 }
@@ -194,7 +195,7 @@ mod tests {
     fn the_entrys_words_come_first_and_its_init_is_left_out() {
         let line = append("root=UUID=x ro init=/sbin/other console=tty0 -- single", "ttyS0");
         assert!(line.starts_with(
-            "root=UUID=x ro console=tty0 rw quiet no_timer_check console=ttyS0,115200 "
+            "root=UUID=x ro console=tty0 rw overlayroot=disabled quiet no_timer_check console=ttyS0,115200 "
         ));
         assert!(line.contains(" init=/bin/sh -- -c \"mount -t proc"));
         assert_eq!(line.matches('"').count(), 2, "the kernel takes quotes apart by pairs");

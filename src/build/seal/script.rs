@@ -34,6 +34,8 @@ pub struct Values {
     pub epoch: i64,
     /// Content of `/etc/hostname`.
     pub hostname: String,
+    /// Whether a machine of the spec is entered by its guest agent alone, which the image has to bring then.
+    pub by_agent: bool,
     /// The build's account, which is removed.
     pub user: String,
     /// The public keys that the build logged in with: their base64 parts.

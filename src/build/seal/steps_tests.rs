@@ -18,6 +18,7 @@ fn values() -> Values {
     Values {
         epoch: EPOCH,
         hostname: "it's-hello".into(),
+        by_agent: false,
         user: "devbox-build".into(),
         keys: vec![OLD_KEY.into(), KEY.into()],
         secrets: vec![],

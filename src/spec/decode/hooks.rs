@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::spec::decode::files::{Expect, resolve};
+use crate::spec::decode::login;
 use crate::spec::decode::provision::chosen;
 use crate::spec::keys::{self, GUEST_MOMENTS};
 use crate::spec::reader::{Collector, Reader};
@@ -43,6 +44,11 @@ pub(super) fn hooks(
         let chosen = table
             .has(&keys::HOOK_MACHINES)
             .then(|| chosen(&table, &keys::HOOK_MACHINES, machines, c));
+        if in_guest {
+            let instead = "a hook with `on = \"host\"` can run `devbox exec`";
+            let place = (&table, &keys::HOOK_MACHINES);
+            login::refuse("a hook in the guest", instead, place, chosen.as_deref(), machines, c);
+        }
         if let (Some(when), Some(script)) = (when, inline.or(script)) {
             all.push(Hook {
                 when: when.value,

@@ -7,7 +7,7 @@ use crate::spec::decode::mounts::is_system;
 use crate::spec::keys;
 use crate::spec::quantity::{GIB, size_text};
 use crate::spec::reader::{Collector, Reader};
-use crate::spec::types::{Arch, DataDisk, Firmware, Machine, PortForward, Protocol, Source};
+use crate::spec::types::{Arch, DataDisk, Firmware, Login, Machine, PortForward, Protocol, Source};
 
 /// Two, as most hosts have at least that many.
 const CPUS: u32 = 2;
@@ -43,6 +43,7 @@ pub(super) fn machine(
         },
         tpm: false,
         user: ACCOUNT.to_owned(),
+        login: Login::Ssh,
         timeout: TIMEOUT,
         proxy: false,
         certificates: false,
@@ -78,6 +79,11 @@ pub(super) fn keys_of(
         } else {
             machine.user = at.value;
         }
+    }
+    match table.text(&keys::LOGIN, c).as_ref().map(|at| at.value.as_str()) {
+        Some("agent") => machine.login = Login::Agent,
+        Some(_) => machine.login = Login::Ssh,
+        None => {}
     }
     machine
 }

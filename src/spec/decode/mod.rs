@@ -2,6 +2,7 @@
 
 mod files;
 mod hooks;
+mod login;
 mod machine;
 mod machines;
 mod mounts;
@@ -39,7 +40,7 @@ pub(crate) fn spec(table: &DeTable<'_>, dir: &Path, c: &mut Collector) -> Option
     let machines = machine.as_ref().map(|m| machines::machines(&top, m, source.as_ref(), c));
     let named = machines.as_deref().unwrap_or_default();
     let network = network::network(&top, named, c);
-    let mounts = mounts::mounts(&top, dir, named, c);
+    let mounts = mounts::mounts(&top, dir, named, false, c);
     let provision = provision::provision(&top, dir, named, c);
     let hooks = hooks::hooks(&top, dir, named, c);
     let parity = parity::parity(&top, dir, c);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::spec::decode::files::{Expect, resolve};
+use crate::spec::decode::login;
 use crate::spec::decode::provision::chosen;
 use crate::spec::keys;
 use crate::spec::problem::shown;
@@ -41,10 +42,12 @@ const SYSTEM: &[&str] = &[
 /// What the kernel shows: nothing below it can be a mount of a person.
 const KERNEL: &[&str] = &["/dev/", "/proc/", "/sys/"];
 
+/// With `own`, those of a person's settings.
 pub(super) fn mounts(
     top: &Reader<'_, '_>,
     dir: &Path,
     machines: &[Machine],
+    own: bool,
     c: &mut Collector,
 ) -> Vec<Mount> {
     if !top.has(&keys::MOUNTS) {
@@ -65,6 +68,16 @@ pub(super) fn mounts(
         let chosen = table
             .has(&keys::MOUNT_MACHINES)
             .then(|| chosen(&table, &keys::MOUNT_MACHINES, machines, c));
+        let chosen = match chosen {
+            // Of all projects of a person: those machines that can have it.
+            None if own => login::open(machines),
+            chosen => {
+                let instead = "files for such a machine belong into `[[steps]]`, or on a data disk";
+                let at = (&table, &keys::MOUNT_MACHINES);
+                login::refuse("a folder", instead, at, chosen.as_deref(), machines, c);
+                chosen
+            }
+        };
         let (Some(source), Some(target)) = (source, target) else { continue };
         let mount = Mount {
             kind,

@@ -21,7 +21,7 @@ pub(crate) fn personal(
 ) -> (Vec<Machine>, Vec<Mount>) {
     let top = Reader::top(table, &keys::PERSONAL, c);
     let (mut machines, source) = (spec.machines.clone(), &spec.source);
-    let own = mounts::mounts(&top, dir, &machines, c);
+    let own = mounts::mounts(&top, dir, &machines, true, c);
     let place = top.place_of(&keys::MOUNTS);
     let mounts = match own.is_empty() {
         true => spec.mounts.clone(),

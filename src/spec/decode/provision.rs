@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::spec::decode::files::{Expect, resolve};
+use crate::spec::decode::login;
 use crate::spec::keys;
 use crate::spec::problem::{nearest, one_of, shown};
 use crate::spec::reader::{Collector, Reader};
@@ -49,6 +50,9 @@ pub(super) fn provision(
         let chosen = table
             .has(&keys::PROVISION_MACHINES)
             .then(|| chosen(&table, &keys::PROVISION_MACHINES, machines, c));
+        let instead = "what such a machine needs is done by `[[steps]]`, which make its image";
+        let place = (&table, &keys::PROVISION_MACHINES);
+        login::refuse("a script", instead, place, chosen.as_deref(), machines, c);
         if let (Some(name), Some(script)) = (name, inline.or(script)) {
             all.push(Provision {
                 name: name.value,

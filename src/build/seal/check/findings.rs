@@ -73,6 +73,12 @@ impl Findings {
             )))
             .hint("Let the step take the secret from its environment without writing it to a file, or remove what it wrote."));
         }
+        if self.kept.iter().any(|finding| finding.step == "agent") {
+            return Err(told(Error::failed(
+                "nobody could enter a machine of the image; it is not kept",
+            ))
+            .hint("Have a step install and enable `qemu-guest-agent`, or set `login = \"ssh\"`."));
+        }
         Err(told(Error::failed(
             "the image is not sealed: reading it again found what the seal should have removed",
         ))

@@ -1,7 +1,8 @@
 //! Reads a sealed disk and proves that it is sealed: each value of the seal's table, no file time
-//! after the epoch, a clean journal, a maker of host keys, the build's key and the host's mirror in
+//! after the epoch, a clean journal, a maker of host keys, a guest agent where it is the only way in, the build's key and the host's mirror in
 //! no file, and no secret of the steps anywhere on the disk.
 
+mod agent;
 mod findings;
 mod table;
 mod volume;
@@ -24,6 +25,8 @@ pub struct Expected<'a> {
     epoch: Option<i64>,
     /// The name in `/etc/hostname`.
     hostname: Option<&'a str>,
+    /// Whether the guest agent is the only way into a machine of the image.
+    by_agent: bool,
     /// The build's account.
     user: &'a str,
     /// What the build alone knows, which must be in no file.
@@ -35,9 +38,9 @@ pub struct Expected<'a> {
 impl<'a> Expected<'a> {
     /// Of an image that somebody hands over: what the build alone knew is not looked for.
     #[must_use]
-    pub fn of_image(epoch: Option<i64>, hostname: Option<&'a str>) -> Self {
+    pub fn of_image(epoch: Option<i64>, hostname: Option<&'a str>, by_agent: bool) -> Self {
         let (keys, forbidden, secrets) = (&[], &[], &[]);
-        Expected { epoch, hostname, user: seed::USER, keys, forbidden, secrets }
+        Expected { epoch, hostname, by_agent, user: seed::USER, keys, forbidden, secrets }
     }
 }
 
@@ -46,6 +49,7 @@ impl<'a> From<&'a Values> for Expected<'a> {
         Expected {
             epoch: Some(values.epoch),
             hostname: Some(&values.hostname),
+            by_agent: values.by_agent,
             user: &values.user,
             keys: &values.keys,
             forbidden: &values.forbidden,

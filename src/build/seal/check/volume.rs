@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::table::{ABSENT, EMPTY, HOLLOW};
-use super::{Expected, Findings};
+use super::{Expected, Findings, agent};
 use crate::build::seal::search::Search;
 use crate::error::{Error, Result};
 use crate::image::tree::{Filesystem, Node, NodeId, NodeKind, Tree};
@@ -15,8 +15,9 @@ const ACCOUNTS: &[&str] =
     &["/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow", "/etc/subuid", "/etc/subgid"];
 /// Largest file that is read for what it says, in bytes.
 const MAX_TEXT: u64 = 16 << 20;
-/// Where units stand that may make host keys.
-const UNITS: &[&str] = &["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+/// Where units stand.
+pub(super) const UNITS: &[&str] =
+    &["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
 
 pub(super) struct Volume<'a> {
     fs: &'a dyn Filesystem,
@@ -49,11 +50,11 @@ impl<'a> Volume<'a> {
         self.tree.lookup(path.as_bytes())
     }
 
-    fn node(&self, path: &str) -> Option<&Node> {
+    pub(super) fn node(&self, path: &str) -> Option<&Node> {
         self.tree.nodes.get(self.at(path)? as usize)
     }
 
-    fn children(&self, path: &str) -> impl Iterator<Item = &Node> {
+    pub(super) fn children(&self, path: &str) -> impl Iterator<Item = &Node> {
         let children = match self.node(path).map(|node| &node.kind) {
             Some(NodeKind::Directory { children }) => &children[..],
             _ => &[],
@@ -61,7 +62,12 @@ impl<'a> Volume<'a> {
         children.iter().filter_map(|id| self.tree.nodes.get(*id as usize))
     }
 
-    fn text(&self, path: &str) -> Result<Option<Vec<u8>>> {
+    /// Whether something is at `path`, links followed.
+    pub(super) fn there(&self, path: &str) -> bool {
+        self.tree.resolve(path.as_bytes()).is_some()
+    }
+
+    pub(super) fn text(&self, path: &str) -> Result<Option<Vec<u8>>> {
         let Some(node) = self.node(path) else { return Ok(None) };
         let NodeKind::File { size, .. } = node.kind else { return Ok(None) };
         if size > MAX_TEXT {
@@ -171,6 +177,11 @@ impl<'a> Volume<'a> {
             _ => {}
         });
         self.identity(expected, found)?;
+        if expected.by_agent
+            && let Some(why) = agent::missing(self)?
+        {
+            found.add("agent", why);
+        }
         if !self.makes_host_keys()? {
             found.add("ssh", "nothing in the image would make ssh host keys at first boot");
         }
@@ -213,8 +224,7 @@ impl<'a> Volume<'a> {
 
     /// Whether a machine of the image gets ssh host keys, or needs none.
     fn makes_host_keys(&self) -> Result<bool> {
-        let there = |path: &str| self.tree.resolve(path.as_bytes()).is_some();
-        if !there("/usr/sbin/sshd") || there("/usr/bin/cloud-init") {
+        if !self.there("/usr/sbin/sshd") || self.there("/usr/bin/cloud-init") {
             return Ok(true);
         }
         for folder in UNITS {
