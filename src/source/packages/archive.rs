@@ -12,6 +12,7 @@ use crate::event::Events;
 use crate::exec::{self, tools};
 use crate::source::disk::preflight::KEYRING;
 use crate::source::disk::scratch::Scratch;
+use crate::source::signature;
 use crate::spec::types::{Arch, Packages};
 
 /// Fetches with the host's proxy and credentials, as `apt-get` would.
@@ -209,15 +210,24 @@ async fn read(
     check.arg(&text).arg(&signed).stdin(Stdio::null());
     // Not the exit code: an index has several signatures, and an older keyring lacks some keys.
     let status = check.output().map_err(|e| Error::failed("cannot start `gpgv`").cause(e))?.stdout;
-    let status = String::from_utf8_lossy(&status);
-    if !status.contains("[GNUPG:] VALIDSIG ") || status.contains("[GNUPG:] BADSIG ") {
-        return Err(Error::new(Kind::Trust, format!("the index of `{name}` has no good signature"))
-            .detail(format!("keyring: {KEYRING}"))
-            .hint("Update the keys with `sudo apt-get install debian-archive-keyring`; if that does not help, do not trust this mirror."));
-    }
+    proven(name, &String::from_utf8_lossy(&status))?;
     let release = fs::read_to_string(&text)?;
     let Index { date, packages, lists } = parse(name, &release, &spec.components, arch)?;
     Ok(Suite { name: name.to_owned(), mirror: mirror.to_owned(), date, packages, lists })
+}
+
+/// Whether the status lines of `gpgv` prove an index.
+///
+/// # Errors
+/// Kind `Trust`: no key of the keyring that is neither expired nor revoked has signed it, or something else was
+/// signed; each signature by name.
+fn proven(name: &str, status: &str) -> Result<()> {
+    let Err(found) = signature::proven(status) else { return Ok(()) };
+    let error = Error::new(Kind::Trust, format!("the index of `{name}` has no good signature"));
+    let error = found.into_iter().fold(error, |e, one| e.detail(format!("found: {one}")));
+    Err(error
+        .detail(format!("keyring: {KEYRING}"))
+        .hint("Update the keys with `sudo apt-get install debian-archive-keyring`; if that does not help, do not trust this mirror."))
 }
 
 /// What a signed index says.
@@ -278,6 +288,36 @@ mod tests {
 
     fn main() -> Vec<String> {
         vec!["main".to_owned()]
+    }
+
+    #[test]
+    fn an_index_is_proven_by_one_good_signature_and_none_that_is_bad() {
+        const VALID: &str = "[GNUPG:] VALIDSIG AA 2026-01-01 1 0 4 0 22 8 01 BB\n";
+        let good = format!("[GNUPG:] NEWSIG\n[GNUPG:] GOODSIG 12 A name\n{VALID}");
+        let (expired, revoked, bad, unknown) = (
+            format!("[GNUPG:] EXPKEYSIG 34 A name\n{VALID}"),
+            format!("[GNUPG:] REVKEYSIG 56 A name\n{VALID}"),
+            "[GNUPG:] BADSIG 78 A name\n".to_owned(),
+            "[GNUPG:] ERRSIG 90 22 8 01 1 9 CC\n".to_owned(),
+        );
+        proven("bookworm", &good).expect("good");
+        // Debian signs by an old key too, as long as some systems know no other.
+        for beside in [&expired, &revoked, &unknown] {
+            proven("bookworm", &format!("{beside}{good}")).expect("one is enough");
+        }
+        for (status, word) in [
+            (&expired, "a key that has expired, key BB"),
+            (&revoked, "a key that was revoked, key BB"),
+            (&bad, "the file was changed, or is another one, key 78"),
+            (&format!("{good}{bad}"), "the file was changed, or is another one, key 78"),
+            (&unknown, "a key that is not among the keys, key 90"),
+            (&VALID.to_owned(), "keyring: "),
+            (&String::new(), "keyring: "),
+        ] {
+            let e = proven("bookworm", status).expect_err(word);
+            assert_eq!(e.kind(), Kind::Trust);
+            assert!(e.details().iter().any(|line| line.contains(word)), "{word}: {e}");
+        }
     }
 
     #[test]

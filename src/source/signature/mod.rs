@@ -141,6 +141,20 @@ impl Keys {
     }
 }
 
+/// Whether status lines of `gpgv` prove a text: a signature is good, and none is of something else. Keys that
+/// have expired or were revoked prove nothing.
+///
+/// # Errors
+/// They do not; what was found of each signature.
+pub(super) fn proven(status: &str) -> std::result::Result<(), Vec<String>> {
+    let found = status::signatures(status);
+    let has = |verdict| found.iter().any(|signature| signature.verdict == verdict);
+    if has(Verdict::Good) && !has(Verdict::Bad) {
+        return Ok(());
+    }
+    Err(found.iter().map(|signature| told(signature, &[])).collect())
+}
+
 /// The keys of one file, as packets, and their fingerprints.
 fn key_file(file: &KeyFile) -> Result<(Vec<u8>, Vec<String>)> {
     let wrong = |why: String| {

@@ -33,7 +33,7 @@ impl Verdict {
             Verdict::Expired => "a signature that has expired",
             Verdict::KeyExpired => "a signature of a key that has expired",
             Verdict::KeyRevoked => "a signature of a key that was revoked",
-            Verdict::UnknownKey => "a signature of a key that is not among those of the spec",
+            Verdict::UnknownKey => "a signature of a key that is not among the keys",
             Verdict::Unchecked => {
                 "a signature that cannot be checked: too weak, unknown or damaged"
             }

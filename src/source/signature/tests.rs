@@ -127,7 +127,7 @@ fn anybody_else_and_anything_changed_is_refused_with_both_sides_named() {
         text
     };
     let by_bob = signer.signed("bob", &["--detach-sign"], TEXT);
-    let text = refused(&keys, detached(TEXT, &by_bob), "not among those of the spec");
+    let text = refused(&keys, detached(TEXT, &by_bob), "not among the keys");
     assert!(text.contains(&bob[24..]), "{text}");
     let by_ann = signer.signed("ann", &["--detach-sign"], TEXT);
     let changed = TEXT.replace("abc", "abd");
