@@ -49,12 +49,15 @@ pub async fn sync(
             nodes.push(Node { name: (*name).to_owned(), after: vec![], item });
         }
     }
-    let closed = |machine: &&spec::Machine| {
-        machine.login == spec::Login::Agent && names.contains(&machine.name.as_str())
-    };
     if nodes.is_empty() {
-        if let Some(machine) = spec.machines.iter().find(closed) {
-            return Err(no_ssh(&machine.name));
+        let named = |machine: &&spec::Machine| names.contains(&machine.name.as_str());
+        let mut named = spec.machines.iter().filter(named);
+        // Where others are meant too, it is one of them that has nothing to copy.
+        if let Some(first) = named.next()
+            && first.login == spec::Login::Agent
+            && named.all(|machine| machine.login == spec::Login::Agent)
+        {
+            return Err(no_ssh(&first.name));
         }
         run.events.note("the spec has no `[[mounts]]` of `type = \"rsync\"` for these machines");
         return Ok(());

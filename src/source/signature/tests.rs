@@ -166,6 +166,27 @@ fn a_key_that_was_revoked_signs_nothing_any_more() {
 }
 
 #[test]
+fn what_only_a_key_that_ended_has_signed_is_not_proven() {
+    let signer = Signer::new(&["ann"]);
+    // `gpg` signs by no key that has expired, so it signs while the key holds.
+    signer.gpg(
+        &["--passphrase", ""],
+        &["--quick-generate-key", "bob", "ed25519", "sign", "seconds=3"],
+    );
+    let framed =
+        |who: &str| String::from_utf8(signer.signed(who, &["--clear-sign"], TEXT)).expect("UTF-8");
+    let (by_ann, by_bob) = (framed("ann"), framed("bob"));
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    let keys = read(&[signer.key("ann", &[]), signer.key("bob", &[])], &[]).expect("keys");
+    let status = |text: &str| keys.gpgv(text, None).expect("gpgv runs").0;
+    proven(&status(&by_ann)).expect("good");
+    let found = proven(&status(&by_bob)).expect_err("expired");
+    assert!(found[0].starts_with("a signature of a key that has expired, key "), "{found:?}");
+    let found = proven(&status(&by_ann.replace("disk.img", "disk.bad"))).expect_err("changed");
+    assert!(found[0].starts_with("a signature of something else"), "{found:?}");
+}
+
+#[test]
 fn a_file_that_is_no_public_key_is_refused() {
     let signer = Signer::new(&["ann"]);
     let secret = signer.gpg(&["--passphrase", ""], &["--export-secret-keys", "ann"]);
