@@ -6,6 +6,7 @@
 //! (QEMU's documentation, "QEMU Guest Agent Protocol Reference".)
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use qapi::qga as schema;
@@ -45,9 +46,16 @@ pub struct Ran {
 #[derive(Debug)]
 pub struct Agent {
     stream: BufReader<os::Stream>,
-    next_sync: u32,
     /// Whether an answer of an earlier command may still come.
     stale: bool,
+}
+
+/// A number that no conversation of this host had: an answer to an older one, which was given up, can come in the
+/// next. Below 2^53, which every reader of JSON takes.
+fn sync_id() -> u64 {
+    static LAST: AtomicU32 = AtomicU32::new(0);
+    let count = LAST.fetch_add(1, Ordering::Relaxed) & 0x00ff_ffff;
+    u64::from(std::process::id() & 0x0fff_ffff) << 24 | u64::from(count)
 }
 
 impl Agent {
@@ -58,11 +66,7 @@ impl Agent {
     pub async fn connect(socket: &Path, timeout: Duration) -> Result<Self> {
         let what = || format!("cannot reach the guest agent at `{}`", socket.display());
         let stream = os::connect(socket).await.map_err(|e| Error::failed(what()).cause(e))?;
-        let mut agent = Agent {
-            stream: BufReader::new(stream),
-            next_sync: std::process::id() & 0xffff,
-            stale: true,
-        };
+        let mut agent = Agent { stream: BufReader::new(stream), stale: true };
         agent.within(timeout, Self::sync).await.map_err(|e| e.context(what()))?;
         Ok(agent)
     }
@@ -188,8 +192,7 @@ impl Agent {
     }
 
     async fn sync(&mut self) -> Result<()> {
-        self.next_sync += 1;
-        let id = self.next_sync;
+        let id = sync_id();
         let request = json!({"execute": "guest-sync-delimited", "arguments": {"id": id}});
         self.send(&request.to_string(), true).await?;
         loop {
@@ -199,7 +202,7 @@ impl Agent {
                 return Err(Error::failed("the guest agent's port was closed"));
             }
             // The answer to an older sync can come first.
-            if self.line().await?.get("return").and_then(Value::as_u64) == Some(u64::from(id)) {
+            if self.line().await?.get("return").and_then(Value::as_u64) == Some(id) {
                 self.stale = false;
                 return Ok(());
             }
@@ -222,5 +225,54 @@ impl Agent {
             return Err(Error::failed("the guest agent's port was closed"));
         }
         Ok(serde_json::from_slice(&line).unwrap_or_default())
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    /// The number of the next `guest-sync-delimited`.
+    fn asked(from: &mut impl std::io::BufRead) -> u64 {
+        let mut line = vec![];
+        from.read_until(b'\n', &mut line).expect("a line");
+        let line: Value = serde_json::from_slice(&line[1..]).expect("JSON behind the mark");
+        line["arguments"]["id"].as_u64().expect("a number")
+    }
+
+    #[tokio::test]
+    async fn what_answers_a_conversation_that_was_given_up_is_not_taken_for_the_next_ones() {
+        let dir = tempfile::tempdir().expect("dir");
+        let socket = dir.path().join("agent");
+        let listener = UnixListener::bind(&socket).expect("a socket");
+        // QEMU's end: what the guest says late comes in the next conversation.
+        let guest = std::thread::spawn(move || {
+            let (stream, _) = listener.accept().expect("one");
+            let mut given_up = BufReader::new(stream);
+            let first = asked(&mut given_up);
+            let (mut stream, _) = listener.accept().expect("another");
+            let mut reader = BufReader::new(stream.try_clone().expect("both ways"));
+            let second = asked(&mut reader);
+            let mut answer = b"{\"return\": {\"pid\": 1}}\n".to_vec();
+            for id in [first, second] {
+                answer.extend(b"\xff");
+                answer.extend(format!("{{\"return\": {id}}}\n").as_bytes());
+            }
+            stream.write_all(&answer).expect("sent");
+            let mut line = String::new();
+            reader.read_line(&mut line).expect("a command");
+            assert!(line.contains("guest-exec"), "{line}");
+            stream.write_all(b"{\"return\": {\"pid\": 42}}\n").expect("sent");
+        });
+        let soon = Duration::from_millis(200);
+        let e = Agent::connect(&socket, soon).await.expect_err("nobody answers");
+        assert!(e.causes().iter().any(|cause| cause.contains("no answer within")), "{e}");
+        let long = Duration::from_secs(30);
+        let mut agent = Agent::connect(&socket, long).await.expect("answered");
+        assert_eq!(agent.start("/bin/true", &[], b"", long).await.expect("started"), 42);
+        guest.join().expect("as it should be");
     }
 }
