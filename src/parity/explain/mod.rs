@@ -10,6 +10,7 @@ pub mod cause;
 mod cpio;
 mod evidence;
 mod facts;
+mod globs;
 mod group;
 mod hints;
 pub(super) mod installed;

@@ -5,9 +5,10 @@
 
 use std::sync::LazyLock;
 
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use globset::GlobSet;
 
 use super::cause::Cause;
+use super::globs::set;
 
 /// One rule.
 #[derive(Debug)]
@@ -170,21 +171,8 @@ const PROGRAMS: &[&str] = &[
     "usr/{bin,sbin,lib,lib32,lib64,libx32,libexec,local}/**",
 ];
 
-static SET: LazyLock<GlobSet> = LazyLock::new(|| set(RULES.iter().map(|rule| rule.pattern)));
-static PROGRAM_SET: LazyLock<GlobSet> = LazyLock::new(|| set(PROGRAMS.iter().copied()));
-
-fn set(patterns: impl Iterator<Item = &'static str>) -> GlobSet {
-    let mut builder = GlobSetBuilder::new();
-    for pattern in patterns {
-        // A pattern that is wrong fits nothing; the test below finds it.
-        if let Ok(glob) =
-            GlobBuilder::new(pattern).literal_separator(true).empty_alternates(true).build()
-        {
-            builder.add(glob);
-        }
-    }
-    builder.build().unwrap_or_default()
-}
+static SET: LazyLock<GlobSet> = LazyLock::new(|| set(RULES.iter().map(|rule| rule.pattern), false));
+static PROGRAM_SET: LazyLock<GlobSet> = LazyLock::new(|| set(PROGRAMS.iter().copied(), false));
 
 /// The rule for a path from the root, without a leading `/`.
 pub(super) fn of(path: &[u8]) -> Option<&'static Rule> {

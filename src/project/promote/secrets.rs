@@ -1,5 +1,7 @@
 //! What is never written into a spec or beside it: keys, passwords, tokens.
 
+use crate::parity::explain::redact::TOKENS;
+
 /// Files by name: whoever has one is somebody.
 const NAMES: &[(&str, &str)] = &[
     ("etc/shadow", "password hashes"),
@@ -48,30 +50,8 @@ const ENDINGS: &[&str] = &[
 /// Words in a name.
 const WORDS: &[&str] =
     &["secret", "password", "passwd", "token", "credential", "ssh_host_", "private"];
-/// How secrets begin.
-const MARKS: &[&str] = &[
-    "PRIVATE KEY-----",
-    "PuTTY-User-Key-File",
-    "AGE-SECRET-KEY-",
-    "ghp_",
-    "gho_",
-    "ghs_",
-    "github_pat_",
-    "glpat-",
-    "xoxb-",
-    "xoxp-",
-    "AKIA",
-    "ASIA",
-    "AIza",
-    "sk_live_",
-    "rk_live_",
-    "npm_",
-    "pypi-AgE",
-    "hvs.",
-    "dop_v1_",
-    "eyJhbGciOi",
-    "SG.",
-];
+/// How keys in files begin.
+const KEYS: &[&str] = &["PRIVATE KEY-----", "PuTTY-User-Key-File", "AGE-SECRET-KEY-"];
 /// Settings whose value is a secret, before `=` or `:`.
 const SETTINGS: &[&str] = &[
     "password",
@@ -112,7 +92,7 @@ pub(super) fn reason(path: &str, contents: &[u8], private: bool) -> Option<&'sta
         return Some("only its owner may read it");
     }
     let text = String::from_utf8_lossy(contents);
-    if MARKS.iter().any(|mark| text.contains(mark)) {
+    if KEYS.iter().chain(&TOKENS).any(|mark| text.contains(mark)) {
         return Some("it contains a key or a token");
     }
     text.lines().any(is_secret_setting).then_some("it contains a password or a token")

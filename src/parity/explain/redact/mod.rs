@@ -2,9 +2,10 @@
 
 use std::sync::LazyLock;
 
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use globset::GlobSet;
 
-pub use self::words::{line, lines, split};
+pub use self::words::{TOKENS, line, lines, split};
+use super::globs::set;
 use super::os_path;
 
 mod words;
@@ -32,24 +33,8 @@ const SECRET: &[&str] = &[
 /// Of those above, files that hold no secret though their name says so.
 const PLAIN: &[&str] = &["etc/passwd{,-}", "etc/pam.d/**", "usr/share/keyrings/**"];
 
-static SECRET_SET: LazyLock<GlobSet> = LazyLock::new(|| set(SECRET));
-static PLAIN_SET: LazyLock<GlobSet> = LazyLock::new(|| set(PLAIN));
-
-fn set(patterns: &[&str]) -> GlobSet {
-    let mut builder = GlobSetBuilder::new();
-    for pattern in patterns {
-        let glob = GlobBuilder::new(pattern)
-            .literal_separator(true)
-            .empty_alternates(true)
-            .case_insensitive(true)
-            .build();
-        // A pattern that is wrong fits nothing; the test below finds it.
-        if let Ok(glob) = glob {
-            builder.add(glob);
-        }
-    }
-    builder.build().unwrap_or_default()
-}
+static SECRET_SET: LazyLock<GlobSet> = LazyLock::new(|| set(SECRET.iter().copied(), true));
+static PLAIN_SET: LazyLock<GlobSet> = LazyLock::new(|| set(PLAIN.iter().copied(), true));
 
 /// Whether what is in the file at this path, from the root without a leading `/`, is never shown.
 #[must_use]

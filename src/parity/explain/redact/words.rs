@@ -30,10 +30,11 @@ const PLAIN_VALUES: [&str; 10] =
 /// Where names are looked up (nsswitch.conf(5)): `passwd: files systemd`.
 const NAME_SERVICES: [&str; 9] =
     ["files", "systemd", "compat", "sss", "ldap", "winbind", "nis", "db", "extrausers"];
-/// How tokens of well-known services begin.
-const PREFIXES: [&str; 14] = [
+/// How tokens of well-known services begin, each long enough to be nothing else wherever it stands.
+pub const TOKENS: [&str; 18] = [
     "AKIA",
     "ASIA",
+    "AIza",
     "ghp_",
     "gho_",
     "ghs_",
@@ -41,12 +42,17 @@ const PREFIXES: [&str; 14] = [
     "glpat-",
     "xoxb-",
     "xoxp-",
-    "sk-",
-    "eyJ",
-    "AIza",
-    "hvs.",
+    "sk_live_",
+    "rk_live_",
     "npm_",
+    "pypi-AgE",
+    "hvs.",
+    "dop_v1_",
+    "eyJhbGciOi",
+    "SG.",
 ];
+/// The same where a word begins with it.
+const BEGINNINGS: [&str; 2] = ["sk-", "eyJ"];
 /// A run of letters and digits this long is no word.
 const LONG: usize = 24;
 
@@ -329,8 +335,10 @@ fn is_token(word: &str) -> bool {
     if is_uuid(word.rsplit('=').next().unwrap_or(word)) {
         return false;
     }
-    let known =
-        PREFIXES.iter().any(|start| word.starts_with(start) && word.len() >= start.len() + 8);
+    let known = TOKENS
+        .iter()
+        .chain(&BEGINNINGS)
+        .any(|start| word.starts_with(start) && word.len() >= start.len() + 8);
     // crypt(5): `$6$salt$hash`.
     let hashed = word.starts_with('$') && word.matches('$').count() >= 3;
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '_' | '=' | '-');
