@@ -4,6 +4,8 @@
 //! explained in the first second.
 
 pub mod group;
+#[cfg(target_os = "linux")]
+pub(crate) mod mounts;
 pub mod sandbox;
 
 use std::ffi::{OsStr, OsString};

@@ -15,7 +15,7 @@ use fs_err as fs;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Context as _, Error, Result};
-use crate::exec::{self, tools};
+use crate::exec::{self, mounts, tools};
 
 /// Folders are entered by name only, not listed, by others: the namespace's root is one of them.
 const ENTER: u32 = 0o711;
@@ -152,7 +152,8 @@ fn remove_leftovers(base: &Path) -> Result<()> {
         // Without a lock file it is being made this moment, or was killed before it held anything.
         let Ok(lock) = File::open(dir.join("lock")) else { continue };
         match lock.try_lock() {
-            Ok(()) => remove(&dir)?,
+            // What cannot be removed stands in the way of nothing; the next one tries again.
+            Ok(()) => drop(remove(&dir)),
             Err(TryLockError::WouldBlock) => {}
             Err(TryLockError::Error(e)) => return Err(e.into()),
         }
@@ -160,8 +161,10 @@ fn remove_leftovers(base: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What the namespace's root made goes through the namespace; the lock goes last.
+/// What the namespace's root made goes through the namespace; the lock goes last. What a killed program left mounted
+/// there is unmounted first: nothing of another filesystem is removed.
 fn remove(dir: &Path) -> Result<()> {
+    mounts::clear(dir)?;
     let work = dir.join("work");
     if work.exists() && fs::remove_dir_all(&work).is_err() {
         let script = "find . -mindepth 1 -maxdepth 1 -exec rm -rf {} +";
@@ -209,5 +212,27 @@ mod tests {
         let dirs = [used.dir().to_owned(), next.dir().to_owned()];
         drop((used, next));
         assert!(dirs.iter().all(|d| !d.exists()));
+    }
+
+    #[test]
+    fn what_is_mounted_in_a_left_over_is_unmounted_and_stays_as_it_is() {
+        if !rustix::process::getuid().is_root() {
+            eprintln!("not run: what_is_mounted_in_a_left_over: only root mounts");
+            return;
+        }
+        let (base, outside) = (tempfile::tempdir(), tempfile::tempdir());
+        let (base, outside) = (base.expect("a folder"), outside.expect("a folder"));
+        std::fs::write(outside.path().join("file"), b"x").expect("written");
+        let killed = Scratch::beneath(base.path()).expect("made");
+        let place = killed.work().join("tree/with space");
+        std::fs::create_dir_all(place.join("in")).expect("made");
+        for _ in 0..2 {
+            rustix::mount::mount_bind(outside.path(), &place).expect("mounted");
+        }
+        let killed = std::mem::ManuallyDrop::new(killed);
+        killed.lock.unlock().expect("unlocked");
+        drop(Scratch::beneath(base.path()).expect("made"));
+        assert!(!killed.dir().exists());
+        assert!(outside.path().join("file").exists(), "removed through a mount");
     }
 }

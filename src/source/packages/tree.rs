@@ -31,7 +31,7 @@ pub(super) async fn make(
 ) -> Result<PathBuf> {
     let Wanted { spec, arch, locked, .. } = *wanted;
     let tar = scratch.dir().join("root.tar");
-    let mut command = tools::MMDEBSTRAP.command()?;
+    let mut command = mmdebstrap()?;
     let early = recipe::write_script(&recipe::early_files(arch));
     let late = recipe::write_script(&recipe::files(spec, arch, &layout.ids())) + recipe::FINISH;
     if let Some(locked) = locked {
@@ -55,6 +55,17 @@ pub(super) async fn make(
         explain(&e, &hidden)
     })?;
     Ok(tar)
+}
+
+/// As root it mounts what a package's scripts want to see: where nobody else sees it, so that nothing stays mounted
+/// when it is killed. A plain user's has a user namespace of its own.
+fn mmdebstrap() -> Result<Command> {
+    if !rustix::process::getuid().is_root() {
+        return tools::MMDEBSTRAP.command();
+    }
+    let mut command = tools::UNSHARE.command()?;
+    command.args(["--mount", "--propagation", "private", "--"]).arg(tools::MMDEBSTRAP.find()?);
+    Ok(command)
 }
 
 /// The options, in a fixed order.
