@@ -61,7 +61,7 @@ devbox_report() {
     local log=$1 all booting down sealing sealed
     failed "$log"
     all=$(whole "$log")
-    booting=$(at "$log" '==> Booting') down=$(at "$log" 'the guest shut down')
+    booting=$(at "$log" '==> (Booting|Going on)') down=$(at "$log" 'the guest shut down')
     sealing=$(at "$log" '==> Sealing') sealed=$(at "$log" ' sealed, ')
     awk -v all="$all" -v b="${booting:-0}" -v d="${down:-0}" -v s="${sealing:-0}" -v e="${sealed:-0}" -v name="$2" 'BEGIN {
         printf "%-28s %8.1f s; steps'"'"' guest %6.1f s, seal %5.1f s, no guest %5.1f s\n", name, all, d - b, e - s, all - (d - b) - (e - s) }'

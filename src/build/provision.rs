@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use tokio::task::JoinHandle;
+
 use super::chain::Chain;
-use super::guest::Guest;
-use super::layers::{self, Base, Draft, Layers, Made, Planned, Reuse};
+use super::guest::{self, Asleep, Guest};
+use super::layers::{self, Base, Draft, Layers, Made, Memory, Planned, Reuse, Saved};
 use super::mirror::Loan;
 use super::on_error::{self, Choice, Failed, OnError};
 use super::reached::Roles;
@@ -61,7 +63,14 @@ impl Build<'_> {
         let mut plan = layers::plan(self.spec, source)?;
         plan.truncate(steps.len());
         let base = self.base(source)?;
-        let start = layers.find(&plan, &base, self.reuse()?, self.events, self.cancel).await?;
+        let (events, cancel) = (self.events, self.cancel);
+        let mut start = layers.find(&plan, &base, self.reuse()?, events, cancel).await?;
+        let fit = guest::fit(self.spec, accelerator)?;
+        let remembers = self.remembers(steps);
+        let memory = match remembers {
+            true => layers.before_last(&plan, &base, &mut start, &fit, events, cancel).await?,
+            false => None,
+        };
         let roles = self.roles(&loans);
         self.refuse_other_hosts(&start.reached, None)?;
         for step in &steps[..start.done] {
@@ -82,11 +91,16 @@ impl Build<'_> {
             roles: &roles,
             reached: BTreeMap::new(),
             own: None,
+            remembers,
+            remembering: None,
         };
         // One that was not shut down is booted for that: the seal wants a disk that nothing holds in memory.
         if start.done < steps.len() || !start.down {
             let todo = steps.iter().zip(&plan).skip(start.done).collect::<Vec<_>>();
-            run.all(&todo, work, accelerator).await?;
+            let ran = run.all(&todo, memory, work, accelerator).await;
+            // Also after a failure: the step that failed is the one that is tried again.
+            run.remembered().await;
+            ran?;
         }
         values.keys = run.keys;
         let (chain, own) = (run.chain, run.own);
@@ -95,6 +109,13 @@ impl Build<'_> {
         hosts.sort();
         hosts.dedup();
         Ok(Provisioned { chain, values, hosts, _layers: Some(layers), _own: own })
+    }
+
+    /// Whether the guest may be kept as it is before the last of these steps: it was told no secret, and has the time of
+    /// its host.
+    fn remembers(&self, steps: &[Step]) -> bool {
+        let before = steps.split_last().map_or(&[][..], |(_, before)| before);
+        self.options.clock_ahead == 0 && before.iter().all(|step| step.secrets.is_empty())
     }
 
     fn base(&self, source: &SourceDisk) -> Result<Base> {
@@ -150,6 +171,10 @@ struct Run<'a> {
     reached: BTreeMap<String, Vec<Host>>,
     /// A layer that no other build starts from.
     own: Option<Draft>,
+    /// Whether the guest is kept as it is before the last step.
+    remembers: bool,
+    /// The same, while it is written to the host's disk.
+    remembering: Option<JoinHandle<Result<()>>>,
 }
 
 impl Run<'_> {
@@ -158,16 +183,17 @@ impl Run<'_> {
     async fn all(
         &mut self,
         todo: &[(&Step, &Planned)],
+        memory: Option<Memory>,
         work: &Workspace,
         accelerator: Accelerator,
     ) -> Result<()> {
-        let Build { spec, options, events, cancel, .. } = *self.build;
-        let draft = self.draft()?;
-        let (disk, ahead) = (draft.path(), options.clock_ahead);
-        let mut guest = Guest::boot(spec, disk, ahead, work, accelerator, events, cancel).await?;
-        self.keys.push(guest.key.clone());
+        let Build { events, cancel, .. } = *self.build;
+        let (mut guest, draft) = self.begin(memory, work, accelerator).await?;
+        if !self.keys.contains(&guest.key) {
+            self.keys.push(guest.key.clone());
+        }
         let mut disks = guest.disk_errors();
-        let draft = match disks.beside(self.steps(todo, draft, &guest)).await {
+        let draft = match disks.beside(self.steps(todo, draft, &guest, work)).await {
             Ok(draft) => draft,
             Err(Stopped { error, disk }) => {
                 // What the guest still had in memory is lost where it cannot write; the step's error is what counts.
@@ -195,15 +221,50 @@ impl Run<'_> {
         }
     }
 
+    /// A guest and what it writes to: one that goes on where there is one, or one that boots.
+    async fn begin(
+        &self,
+        memory: Option<Memory>,
+        work: &Workspace,
+        accelerator: Accelerator,
+    ) -> Result<(Guest, Draft)> {
+        let Build { spec, options, events, cancel, .. } = *self.build;
+        let ahead = options.clock_ahead;
+        let start = |draft: &Draft| {
+            let overlay = draft.path().to_owned();
+            guest::Start { spec, overlay, ahead, work, accelerator, events, cancel }
+        };
+        if let Some(memory) = memory {
+            let draft = self.draft()?;
+            match start(&draft).resume(&memory).await {
+                Ok(guest) => return Ok((guest, draft)),
+                Err(Asleep::Failed(e)) => return Err(e),
+                Err(Asleep::Refused(e)) => {
+                    memory.discard();
+                    events.note(format!("the guest does not go on, so it boots: {}", e.what()));
+                }
+            }
+        }
+        let draft = self.draft()?;
+        let guest = start(&draft).boot().await?;
+        Ok((guest, draft))
+    }
+
     /// Runs the steps; what the guest writes to after the last of them.
     async fn steps(
         &mut self,
         todo: &[(&Step, &Planned)],
         mut draft: Draft,
         guest: &Guest,
+        work: &Workspace,
     ) -> Result<Draft, Stopped> {
         let Build { events, cancel, .. } = *self.build;
+        let last = todo.len().saturating_sub(1);
         for (n, (step, planned)) in todo.iter().enumerate() {
+            if n == last && n == 0 && self.remembers && !guest.resumed && self.has_room() {
+                let boot = Planned::boot(&planned.below)?;
+                draft = self.next(&boot, draft, guest, Some((&planned.below, work))).await?;
+            }
             // What came before is not this step's.
             guest.watch.taken().await?;
             loop {
@@ -219,9 +280,10 @@ impl Run<'_> {
             }
             let reached = self.build.reached(step, guest, self.roles).await?;
             self.reached.insert(planned.key.clone(), reached);
-            let another = n + 1 < todo.len() && self.chain.layers().len() + 1 < layers::MOST;
-            if another {
-                draft = self.next(planned, draft, guest).await?;
+            if n < last && self.has_room() {
+                let remembered = n + 1 == last && self.remembers;
+                let remembered = remembered.then_some((&*planned.key, work));
+                draft = self.next(planned, draft, guest, remembered).await?;
             }
         }
         Ok(draft)
@@ -253,16 +315,64 @@ impl Run<'_> {
         Ok(draft)
     }
 
-    /// Lets the guest go on in a new layer, and keeps the one that a step was done in.
-    async fn next(&mut self, planned: &Planned, done: Draft, guest: &Guest) -> Result<Draft> {
-        let Build { options, cancel, .. } = *self.build;
+    /// Whether the chain takes another layer, and the one of the last step.
+    fn has_room(&self) -> bool {
+        self.chain.layers().len() + 1 < layers::MOST
+    }
+
+    /// Lets the guest go on in a new layer, and keeps the one that a step was done in. Where a key is given, the guest
+    /// is kept too, for a step that is made on what has this key.
+    async fn next(
+        &mut self,
+        planned: &Planned,
+        done: Draft,
+        guest: &Guest,
+        remembered: Option<(&str, &Workspace)>,
+    ) -> Result<Draft> {
+        let Build { spec, options, events, cancel, .. } = *self.build;
         guest.sync(cancel).await?;
         let above = self.layers.draft()?;
         let (size, policy) = (self.source.size, options.sandbox);
         outputs::overlay(done.path(), Format::Qcow2, size, above.path(), policy)?;
-        guest.put_layer(above.path()).await?;
+        let Some((below, work)) = remembered else {
+            guest.put_layer(above.path(), None).await??;
+            self.keep(planned, done, false).await?;
+            return Ok(above);
+        };
+        let memory = self.layers.memory_draft()?;
+        let saved = guest.put_layer(above.path(), Some((&memory, work))).await?;
+        let layer = done.path().to_owned();
         self.keep(planned, done, false).await?;
+        match saved {
+            Ok(()) => {
+                let saved = Saved {
+                    below: below.to_owned(),
+                    layer,
+                    fit: guest.fit.clone(),
+                    uuid: guest.uuid.clone(),
+                    names: guest.watch.names().await?,
+                    image: format!("{}:{}", spec.name, spec.version),
+                };
+                self.remembering = Some(self.layers.keep_memory(memory, saved));
+            }
+            // It would only have made the next build faster.
+            Err(e) => {
+                events.note(format!("the guest is not kept for the next build: {}", e.what()))
+            }
+        }
         Ok(above)
+    }
+
+    /// Waits until the guest that is kept is on the host's disk.
+    async fn remembered(&mut self) {
+        let Some(writing) = self.remembering.take() else { return };
+        let failed = match writing.await {
+            Ok(Ok(())) => return,
+            Ok(Err(e)) => e.what().to_owned(),
+            Err(e) => e.to_string(),
+        };
+        let events = self.build.events;
+        events.note(format!("the guest is not kept for the next build: {failed}"));
     }
 
     /// What stays on this host holds no secret of the steps.

@@ -101,7 +101,8 @@ fn list(ctx: &Context, json: bool) -> Result<()> {
 fn describe(kept: &Kept) -> serde_json::Value {
     let used = jiff::Timestamp::try_from(kept.used).map(|time| time.to_string()).ok();
     json!({
-        "key": kept.key, "box": kept.image, "step": kept.step, "stored": kept.stored, "used": used,
+        "key": kept.key, "box": kept.image, "step": kept.step, "stored": kept.stored,
+        "memory": kept.memory, "used": used,
     })
 }
 

@@ -30,11 +30,11 @@ pub(super) fn list(ctx: &Context, json: bool) -> Result<()> {
         let key = template.key();
         let shape = format!(
             "{} processors, {}, {}, disk {}, {}, user {}",
-            key.cpus,
-            size(key.memory),
-            key.firmware,
+            key.fit.cpus,
+            size(key.fit.memory),
+            key.fit.firmware,
             size(key.disk),
-            key.accelerator,
+            key.fit.accelerator,
             key.user
         );
         let why = template.impossible().map_or(String::new(), |why| format!("  (none: {why})"));

@@ -118,6 +118,14 @@ fn failed(what: String, ran: &Ran) -> Error {
     last_lines(&ran.err, 5).into_iter().fold(error, Error::detail)
 }
 
+/// A script for root's shell by which a guest that goes on from a saved state gets the present time, and random state
+/// that no other guest of that state has.
+#[must_use]
+pub fn clock_and_entropy(entropy: &[u8], now: jiff::Timestamp) -> String {
+    let (seconds, nanos) = (now.as_second(), now.subsec_nanosecond());
+    format!("seconds={seconds}\nnanos={nanos}\nentropy={}\n{CLOCK_AND_ENTROPY}", hex(entropy))
+}
+
 /// The script. Under emulation each program that is started costs a tenth of a second, so it is written
 /// with what the shell can do itself; `perl` is the one exception. Random state comes first, so that
 /// whatever starts after it uses it.
@@ -128,16 +136,12 @@ fn script(
     now: jiff::Timestamp,
 ) -> String {
     let Identity { hostname, host_key, access } = identity;
-    let (seconds, nanos) = (now.as_second(), now.subsec_nanosecond());
     let mut text = String::from("set -eu\numask 077\n");
+    text.push_str(&clock_and_entropy(entropy, now));
     // `write` cannot fail on a string.
     let mut add = |part: std::fmt::Arguments<'_>| {
         let _ = text.write_fmt(part);
     };
-    add(format_args!(
-        "seconds={seconds}\nnanos={nanos}\nentropy={}\n{CLOCK_AND_ENTROPY}",
-        hex(entropy)
-    ));
     add(format_args!("id={machine_id}\n{MACHINE_ID}name={hostname}\n{HOSTNAME}"));
     if access.is_none() {
         add(format_args!("if [ -e /etc/ssh/ssh_host_ed25519_key ]; then\n"));

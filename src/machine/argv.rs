@@ -78,7 +78,7 @@ pub fn argv(config: &Config, files: &Files, uefi: Option<&FirmwareImages>) -> Ve
         }
     }
     folders(&mut a, config);
-    if matches!(config.incoming, Some(Incoming::Template(_))) {
+    if matches!(config.incoming, Some(Incoming::Template(_) | Incoming::Memory(_))) {
         // The state is named over the monitor, after the capabilities that it was saved with.
         a.pair("-incoming", "defer");
     }

@@ -68,6 +68,8 @@ pub struct Config {
 pub enum Incoming {
     /// The devices' state of a template; the memory is [`Config::memory_file`].
     Template(PathBuf),
+    /// Devices and memory of a guest that ran a build's steps ([`super::Machine::put_layer`]).
+    Memory(PathBuf),
     /// A snapshot with memory in the first disk, by its name.
     Snapshot(String),
 }

@@ -12,10 +12,11 @@ use super::argv::{self, FirmwareImages};
 use super::board::Board;
 use super::config::{Config, Firmware, Incoming, Network};
 use super::files::Files;
+use super::migrate::{self, Scope};
 use super::process::{self, Process, Started};
 use super::qmp::Qmp;
 use super::tpm::Tpm;
-use super::{Machine, data_disk, firmware, migrate, ports, snapshot};
+use super::{Machine, data_disk, firmware, ports, snapshot};
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::exec::{self, tools};
@@ -281,7 +282,8 @@ async fn check_uuid(qmp: &Qmp, uuid: &str) -> Result<()> {
 /// Reads the saved state; QEMU's own words say why it does not fit.
 async fn restore(qmp: &Qmp, state: &Incoming, files: &Files) -> Result<()> {
     let restored = match state {
-        Incoming::Template(file) => migrate::restore(qmp, file).await,
+        Incoming::Template(file) => migrate::restore(qmp, Scope::Devices, file).await,
+        Incoming::Memory(file) => migrate::restore(qmp, Scope::All, file).await,
         Incoming::Snapshot(tag) => {
             snapshot::load(qmp, tag).await.map_err(|e| e.of("cannot restore the machine's memory"))
         }

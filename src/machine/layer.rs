@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::Machine;
 use super::argv::ROOT_NODE;
+use super::migrate::{self, Scope};
 use super::qmp::{COMMAND_TIMEOUT, Failure};
 use crate::error::Result;
 
@@ -14,11 +15,20 @@ impl Machine {
     /// that of the layer, from 1: it is the second disk file of this machine, then the third, and so on. The guest
     /// stands still for some milliseconds; who wants its files in the layer below lets it write them (sync(1)) first.
     ///
+    /// Where a file is named for it, devices and memory as they are between the layers are saved there
+    /// ([`super::config::Incoming::Memory`]), which takes a second or more; how that went is the inner result, and
+    /// the guest goes on in any case.
+    ///
     /// (QEMU's QMP reference, "blockdev-snapshot".)
     ///
     /// # Errors
     /// QEMU refuses, or does not answer. The guest goes on with the disk that it had.
-    pub async fn put_layer(&self, number: usize, layer: &Path) -> Result<()> {
+    pub async fn put_layer(
+        &self,
+        number: usize,
+        layer: &Path,
+        memory: Option<&Path>,
+    ) -> Result<Result<()>> {
         let node = |number: usize| match number {
             0 => ROOT_NODE.to_owned(),
             n => format!("{ROOT_NODE}-layer{n}"),
@@ -46,8 +56,13 @@ impl Machine {
         let put = put
             .await
             .map_err(|e: Failure| self.undone("cannot begin a new layer of the disk of", &e));
+        let saved = match memory {
+            Some(file) if put.is_ok() => migrate::save(&self.qmp, Scope::All, file).await,
+            _ => Ok(()),
+        };
         let going = self.go_on().await;
         put?;
-        going
+        going?;
+        Ok(saved)
     }
 }

@@ -1,9 +1,10 @@
-//! Saves the state of a paused machine's devices to a file and restores it in another QEMU.
+//! Saves the state of a paused machine to a file and restores it in another QEMU.
 //! (QEMU's documentation, "Migration"; `docs/devel/migration`, capability `x-ignore-shared`.)
 //!
-//! The memory is not in that file: it stays in the file that the saved machine had as its memory, which
-//! the restored one maps privately. So saving costs a tenth of a second, and restoring reads
-//! only the pages that the guest touches.
+//! That of a template's devices goes without the memory: it stays in the file that the saved machine had as its
+//! memory, which the restored one maps privately. So saving costs a tenth of a second, and restoring reads only the
+//! pages that the guest touches. The guest of a build has no such file, and its memory goes with the rest: pages of
+//! zeroes are left out.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -17,17 +18,30 @@ use crate::exec::quote;
 
 /// Between two looks how far it is; device state is about 600 kB.
 const POLL: Duration = Duration::from_millis(5);
-/// Far above the tenth of a second that it takes: a host that swaps.
+/// Far above the tenth of a second that devices take, and the seconds that memory takes: a host that swaps.
 const DEADLINE: Duration = Duration::from_secs(60);
+/// Bytes a second: no limit, where QEMU's own is 128 MiB.
+const BANDWIDTH: u64 = 64 << 30;
 
-/// Writes the devices' state to `file`. The guest must be stopped, and its memory a file that is
-/// written through.
+/// What is in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// The devices' state; the memory is a file that is written through when it is saved, and mapped when it is
+    /// restored.
+    Devices,
+    /// The memory too.
+    All,
+}
+
+/// Writes the state to `file`. The guest must be stopped.
 ///
 /// # Errors
 /// QEMU refuses (a device cannot be saved), or the file cannot be written.
-pub(super) async fn save(qmp: &Qmp, file: &Path) -> Result<()> {
+pub(super) async fn save(qmp: &Qmp, scope: Scope, file: &Path) -> Result<()> {
     let work = async {
-        leave_memory_out(qmp, true).await?;
+        leave_memory_out(qmp, scope == Scope::Devices).await?;
+        let limit = json!({"max-bandwidth": BANDWIDTH});
+        qmp.raw("migrate-set-parameters", limit, DEADLINE).await?;
         let uri = format!("exec:cat > {}", quote(file.as_os_str()));
         qmp.raw("migrate", json!({"uri": uri}), DEADLINE).await?;
         finished(qmp).await
@@ -35,21 +49,25 @@ pub(super) async fn save(qmp: &Qmp, file: &Path) -> Result<()> {
     work.await.map_err(|e: Failure| e.of("cannot save the state of the machine"))
 }
 
-/// Reads the devices' state from `file` into a QEMU that was started with `-incoming defer`. The guest
-/// is paused then.
+/// Reads the state from `file` into a QEMU that was started with `-incoming defer`. The guest is paused then.
 ///
 /// # Errors
 /// The state does not fit to this machine or this QEMU.
-pub(super) async fn restore(qmp: &Qmp, file: &Path) -> Result<()> {
+pub(super) async fn restore(qmp: &Qmp, scope: Scope, file: &Path) -> Result<()> {
     let work = async {
-        leave_memory_out(qmp, true).await?;
+        leave_memory_out(qmp, scope == Scope::Devices).await?;
         let uri = format!("exec:cat {}", quote(file.as_os_str()));
         qmp.raw("migrate-incoming", json!({"uri": uri}), DEADLINE).await?;
         finished(qmp).await?;
         // What is saved from here on is this machine's own memory.
         leave_memory_out(qmp, false).await
     };
-    work.await.map_err(|e: Failure| e.of("cannot restore the state of the template"))
+    work.await.map_err(|e: Failure| {
+        e.of(match scope {
+            Scope::Devices => "cannot restore the state of the template",
+            Scope::All => "cannot restore the state of the machine",
+        })
+    })
 }
 
 async fn leave_memory_out(qmp: &Qmp, state: bool) -> Result<(), Failure> {

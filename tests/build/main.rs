@@ -5,6 +5,7 @@ mod faults;
 mod full_disk;
 mod killed;
 mod project;
+mod remembered;
 #[path = "../support/tiny.rs"]
 mod tiny;
 

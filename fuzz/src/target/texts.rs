@@ -12,7 +12,7 @@ use crate::image::ReadAt;
 use crate::image::boot::{self, Files};
 use crate::image::iso9660::Volume;
 use crate::parity::manifest::Manifest;
-use crate::reached::flows::{Flows, Roles, Taken};
+use crate::reached::flows::{Flows, Names, Roles, Taken};
 use crate::reached::pcap::{self, Record};
 use crate::report::Report;
 use crate::serial;
@@ -169,7 +169,7 @@ pub fn console(data: &[u8]) {
 
 /// The record of a guest's network, as QEMU writes it.
 pub fn network(data: &[u8]) {
-    let mut flows = Flows::new([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
+    let mut flows = Flows::new([0x52, 0x54, 0, 0x12, 0x34, 0x56], Names::default());
     let mut frames = 0;
     // A mark ends it, where what comes before it is whole.
     let mark = pcap::mark(7);

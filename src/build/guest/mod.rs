@@ -1,28 +1,26 @@
 //! The machine that the steps run in: started for the build alone, with a login for it alone.
 
+mod start;
+
 use std::cell::Cell;
-use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use fs_err as fs;
 use tokio_util::sync::CancellationToken;
 
+pub(super) use start::{Asleep, Start, fit};
+
+use super::layers::MemoryDraft;
 use super::reached::Watch;
 use super::workspace::Workspace;
-use super::{hardware, seed};
 use crate::error::{Error, Result};
 use crate::event::Events;
-use crate::guest::keys::KeyPair;
-use crate::guest::ssh::{Client, Ended, Remote, Target};
+use crate::guest::ssh::{Client, Ended, Remote};
 use crate::guest::work::as_root;
-use crate::machine::config::{
-    self, Accelerator, Config, Disk, DiskFormat, Forward, Lifetime, Network, Protocol,
-};
-use crate::machine::{DiskErrors, Machine, Stopped, ready};
-use crate::spec::Spec;
+use crate::machine::fit::Fit;
+use crate::machine::{DiskErrors, Machine, Stopped};
 
-/// Until the guest takes a login: 60 to 90 s under emulation on an idle host.
-const READY: Duration = Duration::from_secs(900);
 /// For the guest to write what it holds in memory, a gigabyte on a slow disk.
 const SYNC: Duration = Duration::from_secs(300);
 /// For a clean shutdown; an emulated Debian takes 10 to 20 s.
@@ -33,107 +31,20 @@ const SHUTDOWN: Duration = Duration::from_secs(180);
 pub(super) struct Guest {
     machine: Machine,
     pub(super) client: Client,
-    /// The base64 part of the build's public key.
+    /// The base64 part of the public key that it takes.
     pub(super) key: String,
     /// What it reaches.
     pub(super) watch: Watch,
+    /// How QEMU knows it.
+    pub(super) uuid: String,
+    pub(super) fit: Fit,
+    /// Whether it goes on from what was remembered of an earlier one.
+    pub(super) resumed: bool,
     /// How many layers its disk has got since it runs.
     layers: Cell<usize>,
 }
 
 impl Guest {
-    /// Boots `overlay` and waits for a login. Its clock is `ahead` seconds ahead of the host's.
-    pub(super) async fn boot(
-        spec: &Spec,
-        overlay: &Path,
-        ahead: i64,
-        work: &Workspace,
-        accelerator: Accelerator,
-        events: &Events,
-        cancel: &CancellationToken,
-    ) -> Result<Guest> {
-        let start = Instant::now();
-        events.phase("Booting the image to run its steps");
-        let dir = work.machine("steps");
-        let ssh_dir = work.file("ssh");
-        let (key, host_key) =
-            (KeyPair::generate("devbox build")?, KeyPair::generate("build host")?);
-        crate::host::private_dir(&ssh_dir)?;
-        key.write(&Client::key_path(&ssh_dir))?;
-        let uuid = crate::host::new_uuid()?;
-        let seed = work.file("seed.iso");
-        seed::write(&seed, &uuid, &spec.seal.hostname, config::NAT_MAC, &key, &host_key)?;
-
-        let config = Config {
-            name: format!("{}-build", spec.name),
-            uuid,
-            arch: hardware::arch(spec.arch),
-            cpus: spec.machine.cpus,
-            memory: spec.machine.memory,
-            firmware: hardware::firmware(spec.machine.firmware),
-            // Nothing of a TPM gets into an image.
-            tpm: false,
-            accelerator,
-            disks: vec![Disk {
-                path: overlay.to_owned(),
-                format: DiskFormat::Qcow2,
-                read_only: false,
-                serial: "devbox-disk".to_owned(),
-            }],
-            data: vec![],
-            seed: Some(seed),
-            kernel: None,
-            installer: None,
-            network: Network::User {
-                forwards: vec![Forward {
-                    guest: 22,
-                    host: None,
-                    host_ip: Ipv4Addr::LOCALHOST,
-                    protocol: Protocol::Tcp,
-                    auto_correct: true,
-                }],
-                restrict: false,
-            },
-            rtc: (ahead != 0).then(|| jiff::Timestamp::now().as_second() + ahead),
-            lifetime: Lifetime::WithParent,
-            agent: false,
-            spare_slots: 0,
-            card: None,
-            folders: vec![],
-            owner: None,
-            memory_file: None,
-            incoming: None,
-        };
-        let machine = Machine::launch(config, &dir, work.runtime(), events, cancel).await?;
-        let mut machine = machine;
-        let watch = match Watch::begin(&machine, work.runtime()).await {
-            Ok(watch) => watch,
-            Err(e) => {
-                machine.kill().await?;
-                return Err(e);
-            }
-        };
-        let port = machine.forwarded(22).map(|f| (f.host_ip, f.host));
-        let Some((host, port)) = port else {
-            return Err(Error::failed("the build's machine has no ssh port"));
-        };
-        let (name, alias) = ("build".to_owned(), String::new());
-        let target = Target { name, alias, user: seed::USER.to_owned(), host, port };
-        let control = work.runtime().join("c");
-        let client = Client::new(&ssh_dir, &control, target, host_key.public())?;
-        let key = key.public().split_whitespace().nth(1).unwrap_or_default().to_owned();
-        let mut guest = Guest { machine, client, key, watch, layers: Cell::new(0) };
-        let [banner, login] = ready::ssh_probes(&guest.client);
-        let cloud_init = ready::cloud_init_probe(&guest.client);
-        let probes = [ready::serial_probe(), banner, login, cloud_init];
-        if let Err(e) = guest.machine.wait_ready(&probes, READY, cancel).await {
-            guest.kill().await?;
-            return Err(e);
-        }
-        events.done("booted, ssh answers", start.elapsed());
-        Ok(guest)
-    }
-
     /// Failures of its disk.
     pub(super) fn disk_errors(&self) -> DiskErrors {
         self.machine.disk_errors()
@@ -157,12 +68,28 @@ impl Guest {
         }
     }
 
-    /// Lets the guest go on in a new layer of its disk, which lies on the present one.
-    pub(super) async fn put_layer(&self, layer: &Path) -> Result<()> {
+    /// Lets the guest go on in a new layer of its disk, which lies on the present one. What it is at that moment is
+    /// written to `memory`, where there is one: the inner result says how that went.
+    pub(super) async fn put_layer(
+        &self,
+        layer: &Path,
+        memory: Option<(&MemoryDraft, &Workspace)>,
+    ) -> Result<Result<()>> {
         let number = self.layers.get() + 1;
-        self.machine.put_layer(number, layer).await?;
+        let state = memory.map(|(draft, _)| draft.state());
+        let saved = self.machine.put_layer(number, layer, state.as_deref()).await?;
         self.layers.set(number);
-        Ok(())
+        let Some((draft, work)) = memory else { return Ok(saved) };
+        let beside = || -> Result<()> {
+            let (ssh, own) = (draft.ssh(), work.file("ssh"));
+            crate::host::private_dir(&ssh)?;
+            for path in [Client::key_path, Client::host_key_path] {
+                fs::copy(path(&own), path(&ssh))?;
+            }
+            fs::copy(work.file("seed.iso"), draft.seed())?;
+            Ok(())
+        };
+        Ok(saved.and_then(|()| beside()))
     }
 
     /// Shuts down as a person would; the disk is then as the guest left it.

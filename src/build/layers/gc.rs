@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use fs_err as fs;
 
 use super::record::Record;
-use super::{folder, lock_file};
+use super::{folder, lock_file, memory};
 use crate::error::{Error, Result};
 use crate::host::{self, Paths};
 
@@ -42,8 +42,10 @@ pub struct Kept {
     pub step: String,
     /// `name:version` of the box that it was made for.
     pub image: String,
-    /// Bytes on the host's disk.
+    /// Bytes on the host's disk, with its memory.
     pub stored: u64,
+    /// Of these, bytes of the memory of a guest that goes on from it.
+    pub memory: u64,
     /// When a build used it last.
     pub used: SystemTime,
 }
@@ -56,7 +58,8 @@ pub type Pruned = Vec<(PathBuf, u64)>;
 pub fn list(paths: &Paths) -> Vec<Kept> {
     let dir = folder(paths);
     let kept = |(record, used): (Record, SystemTime)| Kept {
-        stored: host::stored_bytes(&record.disk(&dir)),
+        stored: stored(&record, &dir),
+        memory: memory::stored(&record.disk(&dir), &dir),
         key: record.key,
         step: record.title,
         image: record.image,
@@ -86,7 +89,7 @@ pub fn prune(paths: &Paths, age: Age, dry_run: bool) -> Result<Option<Pruned>> {
     let all = Record::all(&dir);
     let staying = staying(&all, age, &dir);
     let mut pruned = vec![];
-    // Records first: a file without one counts for nothing.
+    // Records first: a file without one counts for nothing; so does memory without its layer.
     for (record, _) in all.iter().filter(|(record, _)| !staying.contains(&*record.key)) {
         remove(record.path(&dir), dry_run, &mut pruned)?;
     }
@@ -95,12 +98,21 @@ pub fn prune(paths: &Paths, age: Age, dry_run: bool) -> Result<Option<Pruned>> {
     let records: HashSet<PathBuf> = all.iter().map(|(record, _)| record.path(&dir)).collect();
     for entry in fs::read_dir(&dir)? {
         let path = entry?.path();
-        let ours = path.file_name().is_some_and(|name| name == "lock") || records.contains(&path);
+        let ours = path.file_name().is_some_and(|name| name == "lock")
+            || records.contains(&path)
+            || memory::is_one(&path)
+                && memory::layer_of(&path, &dir).is_some_and(|layer| files.contains(&layer));
         if !ours && !files.contains(&path) {
             remove(path, dry_run, &mut pruned)?;
         }
     }
     Ok(Some(pruned))
+}
+
+/// Bytes of a layer and its memory.
+fn stored(record: &Record, dir: &Path) -> u64 {
+    let disk = record.disk(dir);
+    host::stored_bytes(&disk).saturating_add(memory::stored(&disk, dir))
 }
 
 /// The keys of the layers that stay, each with all that it lies on.
@@ -114,7 +126,7 @@ fn staying<'a>(all: &'a [(Record, SystemTime)], age: Age, dir: &Path) -> HashSet
         let chain = chain(record, all, dir);
         let Some(chain) = chain.filter(|_| unused <= age.unused) else { continue };
         let new: Vec<_> = chain.into_iter().filter(|r| !staying.contains(&*r.key)).collect();
-        let more: u64 = new.iter().map(|record| host::stored_bytes(&record.disk(dir))).sum();
+        let more: u64 = new.iter().map(|record| stored(record, dir)).sum();
         if bytes.saturating_add(more) <= age.bytes {
             bytes += more;
             staying.extend(new.iter().map(|record| &*record.key));
@@ -148,7 +160,7 @@ fn chain<'a>(
 fn remove(path: PathBuf, dry_run: bool, pruned: &mut Pruned) -> Result<()> {
     let stored = host::stored_bytes(&path);
     if !dry_run {
-        fs::remove_file(&path)?;
+        if path.is_dir() { fs::remove_dir_all(&path)? } else { fs::remove_file(&path)? }
     }
     pruned.push((path, stored));
     Ok(())

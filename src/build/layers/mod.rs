@@ -6,6 +6,7 @@
 //! above names them. Builds share the folder; what removes layers waits until no build runs.
 
 mod gc;
+mod memory;
 mod plan;
 mod record;
 mod why;
@@ -17,6 +18,7 @@ use fs_err as fs;
 use tokio_util::sync::CancellationToken;
 
 pub use gc::{Age, Kept, Pruned, list, prune};
+pub(super) use memory::{Memory, MemoryDraft, Saved};
 pub(super) use plan::{Planned, plan};
 pub(super) use record::Base;
 use record::Record;
@@ -28,6 +30,7 @@ use crate::event::Events;
 use crate::host::{self, Paths};
 use crate::image::container::{self, Format};
 use crate::lock::Host;
+use crate::machine::fit::Fit;
 use crate::source::fetch::hash_file;
 
 /// Most layers of one build: our own reader follows a chain of so many files, and more. Further steps share the last.
@@ -56,6 +59,13 @@ pub(super) struct Start {
     pub(super) down: bool,
     /// Why the step after them is not done, where there is one.
     pub(super) why: Option<String>,
+}
+
+impl Start {
+    /// What the next layer lies on.
+    fn top<'a>(&'a self, base: &'a Base) -> &'a Path {
+        self.files.last().map_or(&*base.path, |file| &**file)
+    }
 }
 
 /// How much of the cache a build may use.
@@ -151,9 +161,24 @@ impl Layers {
                 Ok((record, _)) => record,
                 Err(why) => return Ok(Start { why: Some(why), ..start }),
             };
-            let below = start.files.last().map_or(&*base.path, |file| &**file);
-            let damage = self.damage(record, below, base, events, cancel).await?;
+            let between = all.iter().map(|(boot, _)| boot).find(|boot| {
+                boot.is_boot()
+                    && Some(&boot.disk) == record.layer.as_ref()
+                    && boot.layer == start.files.last().map(|file| file_name(file))
+            });
+            if let Some(boot) = between {
+                let damage = self.damage(boot, start.top(base), base, events, cancel).await?;
+                if damage.is_some() {
+                    return Ok(Start { why: damage, ..start });
+                }
+                boot.used(&self.dir);
+                start.files.push(boot.disk(&self.dir));
+            }
+            let damage = self.damage(record, start.top(base), base, events, cancel).await?;
             if damage.is_some() {
+                if between.is_some() {
+                    start.files.pop();
+                }
                 return Ok(Start { why: damage, ..start });
             }
             record.used(&self.dir);
@@ -167,6 +192,34 @@ impl Layers {
             start.why = Some(format!("only the first {MOST} steps are kept"));
         }
         Ok(start)
+    }
+
+    /// Finds a guest that stands before the last step of the plan, the only one that is not done, and adds to `start`
+    /// what lies below it.
+    pub(super) async fn before_last(
+        &self,
+        plan: &[Planned],
+        base: &Base,
+        start: &mut Start,
+        fit: &Fit,
+        events: &Events,
+        cancel: &CancellationToken,
+    ) -> Result<Option<Memory>> {
+        let Some(last) = plan.get(start.done).filter(|_| start.done + 1 == plan.len()) else {
+            return Ok(None);
+        };
+        let Some((memory, boot)) = self.memory(&last.below, &start.files, fit) else {
+            return Ok(None);
+        };
+        if let Some(boot) = boot {
+            if self.damage(&boot, start.top(base), base, events, cancel).await?.is_some() {
+                return Ok(None);
+            }
+            boot.used(&self.dir);
+            start.keys.clone_from(&boot.keys);
+            start.files.push(boot.disk(&self.dir));
+        }
+        Ok(Some(memory))
     }
 
     /// Why a layer cannot be used, if so.

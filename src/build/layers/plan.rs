@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::build::hardware;
 use crate::digest;
 use crate::error::Result;
+use crate::host;
 use crate::source::SourceDisk;
 use crate::spec::{self, Action, Script, Spec};
 
@@ -26,6 +27,20 @@ pub(crate) struct Planned {
     pub(crate) inputs: Value,
     /// What the file behind an input is called in the spec, where it is one.
     pub(crate) names: Vec<(&'static str, String)>,
+}
+
+impl Planned {
+    /// What a guest wrote while it booted, on the layer with this key: a layer of its own, so that its memory can be kept
+    /// with the disk that belongs to it. No other build asks for it by its key.
+    pub(crate) fn boot(below: &str) -> Result<Self> {
+        Ok(Planned {
+            key: digest::hex(&host::random::<32>()?),
+            below: below.to_owned(),
+            title: "(boot)".to_owned(),
+            inputs: Value::Null,
+            names: vec![],
+        })
+    }
 }
 
 /// The layers of a spec's steps on this disk, in order.

@@ -78,6 +78,11 @@ impl Record {
         all
     }
 
+    /// Whether it is what a guest wrote while it booted.
+    pub(super) fn is_boot(&self) -> bool {
+        self.inputs.is_null()
+    }
+
     pub(super) fn path(&self, dir: &Path) -> PathBuf {
         dir.join(format!("{}.json", self.key))
     }

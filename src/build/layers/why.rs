@@ -13,7 +13,8 @@ const NAMED: usize = 3;
 
 /// The reason that no record has the key of the step number `n`, from 0. `all` are the records, the latest used first.
 pub(super) fn missing(planned: &Planned, n: usize, all: &[(Record, SystemTime)]) -> String {
-    let same_name = || all.iter().map(|(record, _)| record).filter(|r| r.title == planned.title);
+    let steps = || all.iter().map(|(record, _)| record).filter(|record| !record.is_boot());
+    let same_name = || steps().filter(|record| record.title == planned.title);
     if let Some(old) = same_name().find(|record| record.below == planned.below) {
         let changed = changed(&old.inputs, planned);
         return match changed.len() {

@@ -9,5 +9,5 @@ pub(crate) mod packet;
 pub(crate) mod pcap;
 mod watch;
 
-pub(super) use flows::{Reached, Roles};
+pub(super) use flows::{Names, Reached, Roles};
 pub(super) use watch::Watch;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use tokio::sync::{Mutex as Turn, mpsc};
 
-use super::flows::{Flows, Taken};
+use super::flows::{Flows, Names, Taken};
 use super::pcap::{self, Record};
 use crate::error::{Error, Result};
 use crate::machine::Machine;
@@ -23,20 +23,23 @@ const READ: Duration = Duration::from_secs(60);
 /// The guest's hardware address, as QEMU's option has it.
 const MAC: &str = crate::machine::config::NAT_MAC;
 
+/// The number of a mark, and what is known then.
+type Answer = (u32, Taken, Names);
+
 /// A record of what a guest reaches.
 #[derive(Debug)]
 pub(crate) struct Watch {
     path: PathBuf,
     pipe: Mutex<File>,
-    marks: Turn<(u32, mpsc::UnboundedReceiver<(u32, Taken)>)>,
+    marks: Turn<(u32, mpsc::UnboundedReceiver<Answer>)>,
 }
 
 impl Watch {
-    /// Lets a guest's network be recorded from now on. `dir` takes the pipe.
+    /// Lets a guest's network be recorded from now on; `names` are those that it knows already. `dir` takes the pipe.
     ///
     /// # Errors
     /// The pipe cannot be made, or QEMU refuses it.
-    pub(crate) async fn begin(machine: &Machine, dir: &Path) -> Result<Self> {
+    pub(crate) async fn begin(machine: &Machine, dir: &Path, names: Names) -> Result<Self> {
         let path = dir.join("network");
         let cannot =
             |e: std::io::Error| Error::failed("cannot record what the guest reaches").cause(e);
@@ -55,13 +58,16 @@ impl Watch {
         std::thread::Builder::new()
             .name("network".to_owned())
             .spawn(move || {
-                let mut flows = Flows::new(mac);
+                let mut flows = Flows::new(mac, names);
                 let _ = pcap::read(std::io::BufReader::new(reader), |record| match record {
                     Record::Frame(frame) => {
                         flows.frame(frame);
                         true
                     }
-                    Record::Mark(number) => send.send((number, flows.take())).is_ok(),
+                    Record::Mark(number) => {
+                        let taken = flows.take();
+                        send.send((number, taken, flows.names().clone())).is_ok()
+                    }
                 });
             })
             .map_err(cannot)?;
@@ -73,6 +79,18 @@ impl Watch {
     /// # Errors
     /// The record broke off, or there is more than is told apart.
     pub(crate) async fn taken(&self) -> Result<Taken> {
+        Ok(self.look().await?.0)
+    }
+
+    /// The names that the guest knows. What was reached is forgotten, as by [`Watch::taken`].
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn names(&self) -> Result<Names> {
+        Ok(self.look().await?.1)
+    }
+
+    async fn look(&self) -> Result<(Taken, Names)> {
         let broken = || {
             Error::failed("the record of what the guest reaches broke off")
                 .hint("Run the same command again.")
@@ -85,18 +103,18 @@ impl Watch {
             pipe.write_all(&pcap::mark(number)).map_err(|e| broken().cause(e))?;
         }
         let next = async {
-            while let Some((found, taken)) = turn.1.recv().await {
+            while let Some((found, taken, names)) = turn.1.recv().await {
                 if found == number {
-                    return Some(taken);
+                    return Some((taken, names));
                 }
             }
             None
         };
-        let taken = tokio::time::timeout(READ, next).await.ok().flatten().ok_or_else(broken)?;
-        if taken.lost {
+        let found = tokio::time::timeout(READ, next).await.ok().flatten().ok_or_else(broken)?;
+        if found.0.lost {
             return Err(Error::failed("the guest reaches too many hosts to record them all"));
         }
-        Ok(taken)
+        Ok(found)
     }
 }
 

@@ -18,8 +18,10 @@ use serde::{Deserialize, Serialize};
 
 pub use key::{Key, seed};
 
+use super::Machine;
 use super::lock::Lock;
-use super::{Machine, migrate};
+use super::migrate::{self, Scope};
+use super::stamp::Stamp;
 use crate::digest::FileDigest;
 use crate::error::{Error, Result};
 use crate::guest::folder::Ids;
@@ -29,23 +31,6 @@ use crate::os;
 
 /// How long a machine that was saved may take to end.
 const QUIT_WAIT: Duration = Duration::from_secs(10);
-
-/// How a file was when it was whole. A machine that crashed or a program that copied files about
-/// leaves another one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Stamp {
-    size: u64,
-    inode: u64,
-    modified: (i64, i64),
-}
-
-impl Stamp {
-    fn of(path: &Path) -> Result<Self> {
-        let meta = fs::metadata(path)?;
-        let (inode, modified) = os::fingerprint(&meta);
-        Ok(Stamp { size: meta.len(), inode, modified })
-    }
-}
 
 /// `template.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -442,7 +427,7 @@ impl Machine {
 
     async fn stop_and_save(&self, state: &Path) -> Result<()> {
         self.qmp.execute(schema::stop {}).await.map_err(|e| e.of("cannot pause the machine"))?;
-        migrate::save(&self.qmp, state).await
+        migrate::save(&self.qmp, Scope::Devices, state).await
     }
 }
 

@@ -1,16 +1,15 @@
 //! Frames become destinations: connections that the guest opens, by the best name that is known of the other side.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+mod names;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 
-use super::dns;
+pub(crate) use names::Names;
+
 use super::hello::{self, Said};
 use super::packet::{Kind, Packet, packet};
 
-/// Addresses whose names are kept; the oldest goes first.
-const MOST_ADDRESSES: usize = 8192;
-/// Names of one address.
-const MOST_NAMES: usize = 32;
 /// Connections whose beginning is looked at; the oldest is then told by its address.
 const MOST_OPEN: usize = 4096;
 /// Destinations that are told apart.
@@ -90,10 +89,7 @@ type Key = (u16, IpAddr, u16);
 pub(crate) struct Flows {
     /// The guest's hardware address.
     mac: [u8; 6],
-    names: HashMap<IpAddr, Vec<String>>,
-    order: VecDeque<IpAddr>,
-    /// Hosts that serve a name (SRV).
-    serves: BTreeMap<String, String>,
+    names: Names,
     open: HashMap<Key, Open>,
     opened: VecDeque<Key>,
     reached: BTreeSet<Reached>,
@@ -113,12 +109,11 @@ pub(crate) struct Taken {
 }
 
 impl Flows {
-    pub(crate) fn new(mac: [u8; 6]) -> Self {
+    /// `names` are those that the guest knows already.
+    pub(crate) fn new(mac: [u8; 6], names: Names) -> Self {
         Flows {
             mac,
-            names: HashMap::new(),
-            order: VecDeque::new(),
-            serves: BTreeMap::new(),
+            names,
             open: HashMap::new(),
             opened: VecDeque::new(),
             reached: BTreeSet::new(),
@@ -133,7 +128,7 @@ impl Flows {
         let Some(packet) = packet(frame) else { return };
         if packet.mac != self.mac {
             if packet.kind == Kind::Udp && packet.from.1 == 53 {
-                self.learn(packet.data);
+                self.names.learn(packet.data);
             }
             return;
         }
@@ -160,6 +155,11 @@ impl Flows {
             frames: std::mem::take(&mut self.frames),
             lost: std::mem::take(&mut self.lost),
         }
+    }
+
+    /// What is known of names by now.
+    pub(crate) fn names(&self) -> &Names {
+        &self.names
     }
 
     fn begin(&mut self, key: Key, sequence: u32) {
@@ -195,7 +195,7 @@ impl Flows {
     /// Notes a destination by the best name: what the client said if a name server gave this address for it, or gave
     /// none; else what the name server said last.
     fn reach(&mut self, (address, port): (IpAddr, u16), udp: bool, said: Said) {
-        let names = self.names.get(&address).map(Vec::as_slice).unwrap_or_default();
+        let names = self.names.of(address);
         let said = match said {
             Said::Tls(name) => Some((name, By::Tls)),
             Said::Http(name) => Some((name, By::Http)),
@@ -215,36 +215,6 @@ impl Flows {
             self.lost = true;
         } else {
             self.reached.insert(Reached { host, port, udp, by, address });
-        }
-    }
-
-    /// Takes in what a name server answers.
-    fn learn(&mut self, message: &[u8]) {
-        let Some(answer) = dns::answer(message) else { return };
-        for host in answer.hosts {
-            // `_http._tcp.deb.debian.org`: the service's own labels come first.
-            let name = answer.name.split('.').skip_while(|label| label.starts_with('_'));
-            let name = name.collect::<Vec<_>>().join(".");
-            if self.serves.len() < MOST_ADDRESSES && !name.is_empty() {
-                self.serves.insert(host, name);
-            }
-        }
-        let name = self.serves.get(&answer.name).cloned().unwrap_or(answer.name);
-        for address in answer.addresses {
-            if !self.names.contains_key(&address) {
-                self.order.push_back(address);
-                if self.order.len() > MOST_ADDRESSES
-                    && let Some(oldest) = self.order.pop_front()
-                {
-                    self.names.remove(&oldest);
-                }
-            }
-            let names = self.names.entry(address).or_default();
-            names.retain(|known| *known != name);
-            if names.len() >= MOST_NAMES {
-                names.remove(0);
-            }
-            names.push(name.clone());
         }
     }
 }

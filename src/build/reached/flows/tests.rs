@@ -47,7 +47,7 @@ fn named(name: &str, address: [u8; 4]) -> Vec<u8> {
 }
 
 fn flows(frames: &[Vec<u8>]) -> Vec<(String, u16, By)> {
-    let mut flows = Flows::new(GUEST);
+    let mut flows = Flows::new(GUEST, Names::default());
     frames.iter().for_each(|frame| flows.frame(frame));
     let taken = flows.take();
     assert_eq!(taken.frames, frames.len() as u64);
@@ -84,7 +84,7 @@ fn a_connection_is_called_by_the_name_that_was_asked_for() {
 
 #[test]
 fn what_a_real_guest_sends_is_read() {
-    let mut flows = Flows::new(GUEST);
+    let mut flows = Flows::new(GUEST, Names::default());
     // See tests/fixtures/network/README.md.
     let file = &include_bytes!("../../../../tests/fixtures/network/guest.pcap")[..];
     let read = pcap::read(file, |record| {
@@ -166,7 +166,7 @@ fn hosts_that_serve_a_name_are_called_by_that_name() {
 
 #[test]
 fn any_guest_is_bounded() {
-    let mut flows = Flows::new(GUEST);
+    let mut flows = Flows::new(GUEST, Names::default());
     for n in 0..20_000u32 {
         let [_, a, b, c] = n.to_be_bytes();
         flows.frame(&named("a.example", [198, a, b, c]));
@@ -175,7 +175,7 @@ fn any_guest_is_bounded() {
         flows.frame(&segment);
         flows.frame(&udp(GUEST, 1, ([198, 51, b, c], 9), b""));
     }
-    assert!(flows.names.len() <= MOST_ADDRESSES && flows.open.len() <= MOST_OPEN);
+    assert!(flows.names.addresses() <= names::MOST_ADDRESSES && flows.open.len() <= MOST_OPEN);
     assert!(flows.take().lost, "and it says so");
 }
 
@@ -196,7 +196,7 @@ fn a_record_that_is_damaged_anywhere_is_read_without_a_panic() {
             bytes[at] = u8::try_from(next(256)).unwrap_or(0);
         }
         bytes.truncate(next(bytes.len()) + 1);
-        let mut flows = Flows::new(GUEST);
+        let mut flows = Flows::new(GUEST, Names::default());
         let _ = pcap::read(&bytes[..], |record| {
             if let Record::Frame(frame) = record {
                 flows.frame(frame);
