@@ -233,3 +233,44 @@ async fn what_cannot_be_found_or_does_not_come_is_named() {
     assert_eq!(out.status.code(), Some(1), "{said}");
     assert!(said.contains("the medium has no `casper/vmlinuz`"), "{said}");
 }
+
+#[tokio::test]
+#[expect(clippy::print_stderr, reason = "what was not run has to be seen")]
+async fn a_disk_of_the_host_that_gets_full_ends_an_installation_at_once() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!(
+            "not run: a_disk_of_the_host_that_gets_full_ends_an_installation_at_once: only root can mount a small filesystem"
+        );
+        return;
+    }
+    let answers = "answers = [{ type = \"initrd\", source = \"a.cfg\" }]";
+    let project = Project::new(&direct("answer=initrd:a.cfg then=off", answers)).await;
+    project.write("a.cfg", "x\n");
+    let small = Small::mount(project.path("home"));
+    let start = std::time::Instant::now();
+    let said = project.failed();
+    assert!(said.contains("the host could not write the disk"), "{said}");
+    assert!(said.contains("no space is left on the host's disk"), "{said}");
+    assert!(start.elapsed() < std::time::Duration::from_secs(180), "{:?}: {said}", start.elapsed());
+    assert_eq!(project.installed_disks(), 0);
+    drop(small);
+}
+
+/// A filesystem that is too small for the system, gone with the value.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(at: PathBuf) -> Self {
+        std::fs::create_dir_all(&at).expect("a folder");
+        let mut mount = Command::new("mount");
+        let status = mount.args(["-t", "tmpfs", "-o", "size=48m", "none"]).arg(&at).status();
+        assert!(status.expect("mount").success());
+        Small(at)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}

@@ -103,10 +103,21 @@ impl Mounted {
         let device = Loop::new(image);
         std::fs::create_dir_all(root).expect("the mount point can be made");
         let flags = if write { MountFlags::NOATIME } else { MountFlags::RDONLY };
-        let options = CString::new(options).expect("options have no NUL");
+        // A namespace that somebody else made meanwhile may hold a filesystem that is unmounted here, and XFS
+        // refuses a second one of the same UUID (xfs(5), "nouuid").
+        let more = if kind == "xfs" { "nouuid" } else { "" };
+        let options = [options, more].into_iter().filter(|o| !o.is_empty()).collect::<Vec<_>>();
+        let options = CString::new(options.join(",")).expect("options have no NUL");
         let done = rustix::mount::mount(device.0.as_str(), root, kind, flags, &*options);
         if let Err(e) = done {
-            panic!("the kernel does not mount {} as {kind} with {options:?}: {e}", image.display());
+            let log = Command::new("dmesg").output().map(|out| out.stdout).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log).into_owned();
+            let last: Vec<&str> = log.lines().rev().take(8).collect();
+            panic!(
+                "the kernel does not mount {} as {kind} with {options:?}: {e}; its last words, the newest first:\n{}",
+                image.display(),
+                last.join("\n")
+            );
         }
         Mounted { root: root.to_path_buf(), mounted: true, _device: device }
     }

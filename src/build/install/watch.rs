@@ -67,7 +67,8 @@ impl Watched<'_> {
                 None => Ok(()),
             }
         };
-        let ended = self.race(machine, typing).await;
+        let mut disks = machine.disk_errors();
+        let ended = disks.beside(self.race(machine, typing)).await;
         match ended {
             Ok(ending) => {
                 // The event comes before QEMU has written what it holds.

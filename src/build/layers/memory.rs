@@ -14,7 +14,7 @@ use super::record::Record as Layer;
 use super::{Layers, file_name};
 use crate::build::reached::Names;
 use crate::digest;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::host;
 use crate::machine::fit::Fit;
 use crate::machine::stamp::Stamp;
@@ -22,6 +22,8 @@ use crate::os;
 
 /// The version of a folder's files, and of everything else in which a build must agree with the one that was saved.
 const FORMAT: u32 = 1;
+/// Bytes of the host's disk that are left for others.
+const SPARE: u64 = 1 << 30;
 /// What such a folder is called, after its dot.
 const EXTENSION: &str = "memory";
 
@@ -150,8 +152,19 @@ pub(in crate::build) struct Saved {
 }
 
 impl Layers {
-    /// A folder for a guest's memory.
-    pub(in crate::build) fn memory_draft(&self) -> Result<MemoryDraft> {
+    /// A folder for a guest with that many bytes of memory.
+    ///
+    /// # Errors
+    /// The host's disk has too little space for that and for what the build writes besides.
+    pub(in crate::build) fn memory_draft(&self, memory: u64) -> Result<MemoryDraft> {
+        let free = host::free_bytes(&self.dir)?;
+        if free < memory.saturating_add(SPARE) {
+            return Err(Error::failed(format!(
+                "{} MiB are free in the cache, and its memory has {} MiB",
+                free >> 20,
+                memory >> 20
+            )));
+        }
         let name = digest::hex(&host::random::<16>()?);
         let draft = MemoryDraft { dir: self.dir.join(format!("{name}.{EXTENSION}")), kept: false };
         host::private_dir(&draft.dir)?;

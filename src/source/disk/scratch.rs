@@ -215,9 +215,12 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::print_stderr, reason = "what was not run has to be seen")]
     fn what_is_mounted_in_a_left_over_is_unmounted_and_stays_as_it_is() {
         if !rustix::process::getuid().is_root() {
-            eprintln!("not run: what_is_mounted_in_a_left_over: only root mounts");
+            eprintln!(
+                "not run: what_is_mounted_in_a_left_over_is_unmounted_and_stays_as_it_is: only root mounts"
+            );
             return;
         }
         let (base, outside) = (tempfile::tempdir(), tempfile::tempdir());

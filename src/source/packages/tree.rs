@@ -58,13 +58,14 @@ pub(super) async fn make(
 }
 
 /// As root it mounts what a package's scripts want to see: where nobody else sees it, so that nothing stays mounted
-/// when it is killed. A plain user's has a user namespace of its own.
+/// when it is killed. What the host unmounts meanwhile is unmounted there too. A plain user's has a user namespace of
+/// its own.
 fn mmdebstrap() -> Result<Command> {
     if !rustix::process::getuid().is_root() {
         return tools::MMDEBSTRAP.command();
     }
     let mut command = tools::UNSHARE.command()?;
-    command.args(["--mount", "--propagation", "private", "--"]).arg(tools::MMDEBSTRAP.find()?);
+    command.args(["--mount", "--propagation", "slave", "--"]).arg(tools::MMDEBSTRAP.find()?);
     Ok(command)
 }
 

@@ -1,186 +1,52 @@
-//! The disk after the steps: from the cache as far as that goes, the rest run in a guest, a layer each.
+//! The steps that are run, in one guest, with a layer for each.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use tokio::task::JoinHandle;
 
-use super::chain::Chain;
-use super::guest::{self, Asleep, Guest};
-use super::layers::{self, Base, Draft, Layers, Made, Memory, Planned, Reuse, Saved};
-use super::mirror::Loan;
-use super::on_error::{self, Choice, Failed, OnError};
-use super::reached::Roles;
-use super::seal::Values;
-use super::steps::secrets::Secrets;
-use super::workspace::Workspace;
-use super::{Build, outputs, seed, steps};
+use crate::build::chain::Chain;
+use crate::build::guest::{self, Asleep, Guest};
+use crate::build::layers::{self, Base, Draft, Layers, Made, Memory, Planned, Saved};
+use crate::build::mirror::Loan;
+use crate::build::on_error::{self, Choice, Failed, OnError};
+use crate::build::reached::Roles;
+use crate::build::steps::secrets::Secrets;
+use crate::build::workspace::Workspace;
+use crate::build::{Build, outputs, steps};
 use crate::error::{Error, Kind, Result};
 use crate::image::container::Format;
 use crate::lock::Host;
 use crate::machine::config::Accelerator;
-use crate::source::{self, SourceDisk};
-use crate::spec::{Login, Source, Step};
-
-/// A disk whose steps are done, and what the seal needs to know of how.
-pub(super) struct Provisioned {
-    pub(super) chain: Chain,
-    pub(super) values: Values,
-    /// What the steps reached.
-    pub(super) hosts: Vec<Host>,
-    /// Held, so that no layer of the chain is removed.
-    _layers: Option<Layers>,
-    _own: Option<Draft>,
-}
-
-impl Build<'_> {
-    /// Brings the disk to where `steps` are done; all of the spec's, or the first of them. Without steps nothing has
-    /// to boot, and the image is sealed as the source made it.
-    pub(super) async fn provision(
-        &self,
-        source: &SourceDisk,
-        steps: &[Step],
-        work: &Workspace,
-        accelerator: Accelerator,
-    ) -> Result<Provisioned> {
-        let loans = self.loans().await?;
-        let mut values = Values {
-            epoch: source.epoch,
-            hostname: self.spec.seal.hostname.clone(),
-            by_agent: self.spec.machines.iter().any(|machine| machine.login == Login::Agent),
-            user: seed::USER.to_owned(),
-            keys: vec![],
-            forbidden: loans.iter().filter_map(Loan::trace).collect(),
-            secrets: vec![],
-        };
-        if steps.is_empty() {
-            let chain = Chain::new(source, vec![]);
-            return Ok(Provisioned { chain, values, hosts: vec![], _layers: None, _own: None });
-        }
-        let secrets = steps::prepare(steps)?;
-        values.secrets = secrets.traces().to_vec();
-        let layers = Layers::open(self.paths)?;
-        let mut plan = layers::plan(self.spec, source)?;
-        plan.truncate(steps.len());
-        let base = self.base(source)?;
-        let (events, cancel) = (self.events, self.cancel);
-        let mut start = layers.find(&plan, &base, self.reuse()?, events, cancel).await?;
-        let fit = guest::fit(self.spec, accelerator)?;
-        let remembers = self.remembers(steps);
-        let memory = match remembers {
-            true => layers.before_last(&plan, &base, &mut start, &fit, events, cancel).await?,
-            false => None,
-        };
-        let roles = self.roles(&loans);
-        self.refuse_other_hosts(&start.reached, None)?;
-        for step in &steps[..start.done] {
-            self.events.note(format!("{} is in the cache", steps::title(step)));
-        }
-        if let (Some(step), Some(why)) = (steps.get(start.done), &start.why) {
-            self.events.note(format!("{} runs: {why}", steps::title(step)));
-        }
-        let mut run = Run {
-            build: self,
-            source,
-            layers: &layers,
-            base: &base,
-            loans: &loans,
-            secrets: &secrets,
-            chain: Chain::new(source, start.files),
-            keys: start.keys,
-            roles: &roles,
-            reached: BTreeMap::new(),
-            own: None,
-            remembers,
-            remembering: None,
-        };
-        // One that was not shut down is booted for that: the seal wants a disk that nothing holds in memory.
-        if start.done < steps.len() || !start.down {
-            let todo = steps.iter().zip(&plan).skip(start.done).collect::<Vec<_>>();
-            let ran = run.all(&todo, memory, work, accelerator).await;
-            // Also after a failure: the step that failed is the one that is tried again.
-            run.remembered().await;
-            ran?;
-        }
-        values.keys = run.keys;
-        let (chain, own) = (run.chain, run.own);
-        let mut hosts = start.reached;
-        hosts.extend(run.reached.into_values().flatten());
-        hosts.sort();
-        hosts.dedup();
-        Ok(Provisioned { chain, values, hosts, _layers: Some(layers), _own: own })
-    }
-
-    /// Whether the guest may be kept as it is before the last of these steps: it was told no secret, and has the time of
-    /// its host.
-    fn remembers(&self, steps: &[Step]) -> bool {
-        let before = steps.split_last().map_or(&[][..], |(_, before)| before);
-        self.options.clock_ahead == 0 && before.iter().all(|step| step.secrets.is_empty())
-    }
-
-    fn base(&self, source: &SourceDisk) -> Result<Base> {
-        match &self.spec.source {
-            Source::Image(_) => Base::hashed(&source.path, &source.key),
-            Source::Packages(_) | Source::Iso(_) => Base::own(&source.path),
-        }
-    }
-
-    fn reuse(&self) -> Result<Reuse> {
-        match (&self.options.from_step, self.options.no_cache) {
-            (_, true) => Ok(Reuse::Nothing),
-            (Some(step), false) => Ok(Reuse::Before(self.step_named(step)?)),
-            (None, false) => Ok(Reuse::All),
-        }
-    }
-
-    /// The index of the step with this name or number.
-    pub(super) fn step_named(&self, word: &str) -> Result<usize> {
-        let steps = &self.spec.steps;
-        let named = steps.iter().position(|step| step.name == word);
-        let number = word.parse::<usize>().ok().filter(|n| (1..=steps.len()).contains(n));
-        named.or_else(|| number.map(|n| n - 1)).ok_or_else(|| {
-            let names: Vec<_> = steps.iter().map(|step| format!("`{}`", step.name)).collect();
-            Error::usage(format!("the spec has no step `{word}`")).hint(match names.len() {
-                0 => "It has no steps at all.".to_owned(),
-                _ => format!("Its steps are {}; a number from 1 does as well.", names.join(", ")),
-            })
-        })
-    }
-
-    /// The host's mirrors in place of the spec's.
-    async fn loans(&self) -> Result<Vec<Loan>> {
-        let Source::Packages(packages) = &self.spec.source else { return Ok(vec![]) };
-        let mirrors = source::packages::host_mirrors(packages, self.spec.arch, self.cancel).await?;
-        Ok(mirrors.iter().filter_map(|(own, host)| Loan::new(own, host)).collect())
-    }
-}
+use crate::source::SourceDisk;
+use crate::spec::Step;
 
 /// The steps that are run.
-struct Run<'a> {
-    build: &'a Build<'a>,
-    source: &'a SourceDisk,
-    layers: &'a Layers,
-    base: &'a Base,
-    loans: &'a [Loan],
-    secrets: &'a Secrets,
-    chain: Chain,
+pub(super) struct Run<'a> {
+    pub(super) build: &'a Build<'a>,
+    pub(super) source: &'a SourceDisk,
+    pub(super) layers: &'a Layers,
+    pub(super) base: &'a Base,
+    pub(super) loans: &'a [Loan],
+    pub(super) secrets: &'a Secrets,
+    pub(super) chain: Chain,
     /// The public keys that this build and those of its layers logged in with.
-    keys: Vec<String>,
-    roles: &'a Roles,
+    pub(super) keys: Vec<String>,
+    pub(super) roles: &'a Roles,
     /// What the steps reached, by the key of the step's layer.
-    reached: BTreeMap<String, Vec<Host>>,
+    pub(super) reached: BTreeMap<String, Vec<Host>>,
     /// A layer that no other build starts from.
-    own: Option<Draft>,
+    pub(super) own: Option<Draft>,
     /// Whether the guest is kept as it is before the last step.
-    remembers: bool,
+    pub(super) remembers: bool,
     /// The same, while it is written to the host's disk.
-    remembering: Option<JoinHandle<Result<()>>>,
+    pub(super) remembering: Option<JoinHandle<Result<()>>>,
 }
 
 impl Run<'_> {
     /// Boots the disk, runs the steps, shuts down. Each step's layer is kept once the step is done, the last one once
     /// the guest is down.
-    async fn all(
+    pub(super) async fn all(
         &mut self,
         todo: &[(&Step, &Planned)],
         memory: Option<Memory>,
@@ -334,37 +200,36 @@ impl Run<'_> {
         let above = self.layers.draft()?;
         let (size, policy) = (self.source.size, options.sandbox);
         outputs::overlay(done.path(), Format::Qcow2, size, above.path(), policy)?;
-        let Some((below, work)) = remembered else {
-            guest.put_layer(above.path(), None).await??;
-            self.keep(planned, done, false).await?;
-            return Ok(above);
+        // It only makes the next build faster, so nothing that it needs is a reason to fail.
+        let not_kept = |e: &Error| {
+            events.note(format!("the guest is not kept for the next build: {}", e.what()));
         };
-        let memory = self.layers.memory_draft()?;
-        let saved = guest.put_layer(above.path(), Some((&memory, work))).await?;
+        let remembered = remembered.and_then(|(below, work)| {
+            let draft = self.layers.memory_draft(spec.machine.memory).inspect_err(not_kept).ok()?;
+            Some((below, work, draft))
+        });
+        let memory = remembered.as_ref().map(|(_, work, draft)| (draft, *work));
+        let saved = guest.put_layer(above.path(), memory).await?;
         let layer = done.path().to_owned();
         self.keep(planned, done, false).await?;
-        match saved {
-            Ok(()) => {
-                let saved = Saved {
-                    below: below.to_owned(),
-                    layer,
-                    fit: guest.fit.clone(),
-                    uuid: guest.uuid.clone(),
-                    names: guest.watch.names().await?,
-                    image: format!("{}:{}", spec.name, spec.version),
-                };
-                self.remembering = Some(self.layers.keep_memory(memory, saved));
-            }
-            // It would only have made the next build faster.
-            Err(e) => {
-                events.note(format!("the guest is not kept for the next build: {}", e.what()))
-            }
+        if let Some((below, _, draft)) = remembered
+            && saved.inspect_err(not_kept).is_ok()
+        {
+            let saved = Saved {
+                below: below.to_owned(),
+                layer,
+                fit: guest.fit.clone(),
+                uuid: guest.uuid.clone(),
+                names: guest.watch.names().await?,
+                image: format!("{}:{}", spec.name, spec.version),
+            };
+            self.remembering = Some(self.layers.keep_memory(draft, saved));
         }
         Ok(above)
     }
 
     /// Waits until the guest that is kept is on the host's disk.
-    async fn remembered(&mut self) {
+    pub(super) async fn remembered(&mut self) {
         let Some(writing) = self.remembering.take() else { return };
         let failed = match writing.await {
             Ok(Ok(())) => return,
@@ -378,7 +243,7 @@ impl Run<'_> {
     /// What stays on this host holds no secret of the steps.
     fn refuse_secrets(&self, layer: &Draft, step: &str) -> Result<()> {
         let mut within = self.chain.folders();
-        within.push(super::parent(layer.path()));
+        within.push(crate::build::parent(layer.path()));
         self.secrets.refuse_in(layer.path(), &within, step)
     }
 
