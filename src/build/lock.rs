@@ -89,6 +89,7 @@ impl Build<'_> {
         } else {
             let accelerator = self.accelerator().await?;
             let done = self.provision(&source, &self.spec.steps, &work, accelerator).await?;
+            self.remembered(done.remembering).await;
             (self.installed(&done.chain).await?, done.hosts)
         };
         let [own, installed] = self.with_archives([own, installed]).await?;

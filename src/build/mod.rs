@@ -184,7 +184,8 @@ impl Build<'_> {
         let mut work = Workspace::open(self.spec, self.paths)?;
         let source = self.disk(self.input().await?, &work).await?;
         let steps = &self.spec.steps[..=last];
-        self.provision(&source, steps, &work, self.accelerator().await?).await?;
+        let done = self.provision(&source, steps, &work, self.accelerator().await?).await?;
+        self.remembered(done.remembering).await;
         work.succeeded();
         Ok(())
     }
@@ -306,8 +307,24 @@ impl Build<'_> {
         outputs::check_space(&self.paths.store, data, "the new box")?;
 
         let accelerator = self.accelerator().await?;
-        let done = self.provision(source, &self.spec.steps, work, accelerator).await?;
-        let Provisioned { chain, values, .. } = &done;
+        let mut done = self.provision(source, &self.spec.steps, work, accelerator).await?;
+        let remembering = done.remembering.take();
+        let made = self.finish(store, spec1, source, &done, work, accelerator).await;
+        self.remembered(remembering).await;
+        made
+    }
+
+    /// From the disk whose steps are done to the box in the store.
+    async fn finish(
+        &self,
+        store: &Store,
+        spec1: SpecDigest,
+        source: &SourceDisk,
+        done: &Provisioned,
+        work: &Workspace,
+        accelerator: Accelerator,
+    ) -> Result<BoxRef> {
+        let Provisioned { chain, values, .. } = done;
         self.refuse_other_packages(chain).await?;
         let overlay = work.file("disk.qcow2");
         let (top, format) = chain.top();

@@ -4,6 +4,8 @@ mod run;
 
 use std::collections::BTreeMap;
 
+use tokio::task::JoinHandle;
+
 use super::chain::Chain;
 use super::layers::{self, Base, Draft, Layers, Reuse};
 use super::mirror::Loan;
@@ -23,6 +25,8 @@ pub(super) struct Provisioned {
     pub(super) values: Values,
     /// What the steps reached.
     pub(super) hosts: Vec<Host>,
+    /// The guest before the last step, while it is written to the host's disk.
+    pub(super) remembering: Option<JoinHandle<Result<()>>>,
     /// Held, so that no layer of the chain is removed.
     _layers: Option<Layers>,
     _own: Option<Draft>,
@@ -50,7 +54,14 @@ impl Build<'_> {
         };
         if steps.is_empty() {
             let chain = Chain::new(source, vec![]);
-            return Ok(Provisioned { chain, values, hosts: vec![], _layers: None, _own: None });
+            return Ok(Provisioned {
+                chain,
+                values,
+                hosts: vec![],
+                remembering: None,
+                _layers: None,
+                _own: None,
+            });
         }
         let secrets = steps::prepare(steps)?;
         values.secrets = secrets.traces().to_vec();
@@ -92,18 +103,30 @@ impl Build<'_> {
         // One that was not shut down is booted for that: the seal wants a disk that nothing holds in memory.
         if start.done < steps.len() || !start.down {
             let todo = steps.iter().zip(&plan).skip(start.done).collect::<Vec<_>>();
-            let ran = run.all(&todo, memory, work, accelerator).await;
-            // Also after a failure: the step that failed is the one that is tried again.
-            run.remembered().await;
-            ran?;
+            if let Err(e) = run.all(&todo, memory, work, accelerator).await {
+                // The step that failed is the one that is tried again.
+                self.remembered(run.remembering).await;
+                return Err(e);
+            }
         }
         values.keys = run.keys;
-        let (chain, own) = (run.chain, run.own);
+        let (chain, own, remembering) = (run.chain, run.own, run.remembering);
         let mut hosts = start.reached;
         hosts.extend(run.reached.into_values().flatten());
         hosts.sort();
         hosts.dedup();
-        Ok(Provisioned { chain, values, hosts, _layers: Some(layers), _own: own })
+        Ok(Provisioned { chain, values, hosts, remembering, _layers: Some(layers), _own: own })
+    }
+
+    /// Waits until the guest that is kept is on the host's disk.
+    pub(super) async fn remembered(&self, writing: Option<JoinHandle<Result<()>>>) {
+        let Some(writing) = writing else { return };
+        let failed = match writing.await {
+            Ok(Ok(())) => return,
+            Ok(Err(e)) => e.what().to_owned(),
+            Err(e) => e.to_string(),
+        };
+        self.events.note(format!("the guest is not kept for the next build: {failed}"));
     }
 
     /// Whether the guest may be kept as it is before the last of these steps: it was told no secret, and has the time of

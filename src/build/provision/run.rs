@@ -228,18 +228,6 @@ impl Run<'_> {
         Ok(above)
     }
 
-    /// Waits until the guest that is kept is on the host's disk.
-    pub(super) async fn remembered(&mut self) {
-        let Some(writing) = self.remembering.take() else { return };
-        let failed = match writing.await {
-            Ok(Ok(())) => return,
-            Ok(Err(e)) => e.what().to_owned(),
-            Err(e) => e.to_string(),
-        };
-        let events = self.build.events;
-        events.note(format!("the guest is not kept for the next build: {failed}"));
-    }
-
     /// What stays on this host holds no secret of the steps.
     fn refuse_secrets(&self, layer: &Draft, step: &str) -> Result<()> {
         let mut within = self.chain.folders();
