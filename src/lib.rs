@@ -40,6 +40,9 @@ mod blocking;
 // Needs `image` and `source`.
 #[cfg(feature = "images")]
 pub mod build;
+// Compresses, and reads what `image` reads.
+#[cfg(feature = "images")]
+pub mod chunks;
 // The verbs are about images and projects.
 #[cfg(feature = "images")]
 pub mod cli;

@@ -51,7 +51,8 @@ pub trait ReadAt: Send + Sync {
 
     /// Where the bytes of `range`, which is inside, stand on the whole disk that this is a part of,
     /// in their order; `None` if this does not know. Only who looks for what changed on a disk marks
-    /// one, see [`crate::parity::drift`].
+    /// one, see [`crate::parity::drift`]; and who asks where a disk's bytes are in the file that holds it,
+    /// see [`container::qcow2::placed`], is told places in that.
     fn on_disk(&self, _range: Range<u64>) -> Option<Vec<Range<u64>>> {
         None
     }

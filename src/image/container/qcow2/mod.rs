@@ -6,6 +6,7 @@ mod capture;
 mod cluster;
 mod header;
 mod layers;
+mod placed;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use self::cluster::{Entry, Unpacker, decode_entry, decode_subcluster};
 pub(super) use self::header::MAGIC;
 use self::header::{BackingName, Header};
 pub use self::layers::Layers;
+pub use self::placed::placed;
 use super::cache::Cache;
 use super::source::{OpenFile, Source};
 use super::{Backing, Format, Options, damaged};
