@@ -9,6 +9,7 @@ pub(crate) mod mounts;
 pub mod sandbox;
 
 use std::ffi::{OsStr, OsString};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -172,6 +173,20 @@ pub fn output(command: &mut Command) -> Result<Vec<u8>> {
         .map_err(|e| Error::failed(format!("cannot start `{}`", line(command))).cause(e))?;
     check(command, &out)?;
     Ok(out.stdout)
+}
+
+/// Runs to the end with `question` on standard input; whatever it answers.
+///
+/// # Errors
+/// The program could not be started.
+pub fn answer(command: &mut Command, question: &[u8]) -> std::io::Result<Output> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // One that does not want to hear it may still answer.
+        let _ = stdin.write_all(question);
+    }
+    child.wait_with_output()
 }
 
 /// Fails unless the program ended with code 0.

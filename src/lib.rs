@@ -75,6 +75,9 @@ pub mod parity;
 pub mod project;
 // Its TLS library compiles C.
 #[cfg(feature = "images")]
+pub mod registry;
+// Its TLS library compiles C.
+#[cfg(feature = "images")]
 pub mod source;
 pub mod spec;
 // Its blobs are read-only by their modes.

@@ -5,13 +5,14 @@ use clap::Subcommand;
 use fs_err as fs;
 use serde_json::{Value, json};
 
-use crate::cli::{Context, templates};
+use crate::cli::{Context, templates, transfer};
 use crate::error::{Error, Result, exit};
 use crate::host::Paths;
+use crate::registry::Described;
 use crate::store::{BoxRef, Live, Pruned, Store};
 use crate::ui;
 
-/// List, show, remove and prune the boxes in the store.
+/// List, show, push, pull, remove and prune the boxes in the store.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -46,6 +47,28 @@ enum Verb {
         /// Print as JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Push a box to a registry or a folder; what is there already does not move again.
+    Push {
+        /// `NAME:VERSION`, or NAME if there is only one version of it.
+        #[arg(value_name = "BOX")]
+        name: String,
+        /// `oci://HOST/REPOSITORY` or `dir:FOLDER`, and `:TAG` if it is not the version.
+        #[arg(value_name = "ADDRESS")]
+        address: String,
+        #[command(flatten)]
+        how: transfer::Args,
+    },
+    /// Pull a box from a registry, a folder or a web server; what is here of another version does not move.
+    Pull {
+        /// `oci://HOST/REPOSITORY`, `dir:FOLDER` or `https://HOST/FOLDER`, and `:TAG` or `@sha256:DIGEST`.
+        #[arg(value_name = "ADDRESS")]
+        address: String,
+        /// Move the name if it means another box here.
+        #[arg(long)]
+        replace: bool,
+        #[command(flatten)]
+        how: transfer::Args,
     },
     /// List the templates that machines start from.
     Templates {
@@ -88,10 +111,19 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
             removed.temporary.extend(templates::prune(ctx, &store, false, false)?);
             report(&format!("removed {name}:{version}"), &removed, json)?;
         }
+        Verb::Push { name, address, how } => {
+            transfer::push(&named(&store, &name)?, &address, &how, ctx)?;
+        }
+        Verb::Pull { address, replace, how } => {
+            transfer::pull(&store, &address, replace, &how, ctx)?;
+        }
         Verb::Templates { json } => templates::list(ctx, json)?,
         Verb::Prune { templates: all, dry_run, json } => {
             let mut pruned = store.prune(&live(&ctx.paths)?, dry_run)?;
             pruned.temporary.extend(templates::prune(ctx, &store, all, dry_run)?);
+            if !dry_run {
+                Described::new(&ctx.paths.cache).prune(&store)?;
+            }
             report(if dry_run { "would remove" } else { "removed" }, &pruned, json)?;
         }
     }
@@ -196,7 +228,7 @@ fn named(store: &Store, name: &str) -> Result<BoxRef> {
 
 /// Name and version; the only version if none is given.
 fn split(store: &Store, text: &str) -> Result<(String, String)> {
-    if let Some((name, version)) = text.split_once(':') {
+    if let Some((name, version)) = text.split_once([':', '@']) {
         return Ok((name.to_owned(), version.to_owned()));
     }
     let boxes = store.list()?;

@@ -51,6 +51,7 @@ mod status;
 mod suspend;
 mod sync;
 mod templates;
+mod transfer;
 mod up;
 mod validate;
 mod verify;

@@ -29,6 +29,10 @@ pub struct Staged {
 }
 
 impl Staged {
+    pub(super) fn of(file: tempfile::NamedTempFile) -> Self {
+        Staged { file }
+    }
+
     /// Where to write. Write into this file; do not replace it by another one.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -82,6 +86,16 @@ pub struct Finished {
 }
 
 impl Finished {
+    /// SHA-256 of its bytes.
+    #[must_use]
+    pub fn digest(&self) -> FileDigest {
+        self.digest
+    }
+
+    pub(super) fn into_file(self) -> tempfile::NamedTempFile {
+        self.staged.file
+    }
+
     pub(super) fn described(self, media_type: &str) -> (Staged, Descriptor) {
         (self.staged, Descriptor::new(media_type, self.digest, self.size))
     }
@@ -170,7 +184,7 @@ fn damaged(path: &Path) -> Error {
         .hint("Remove the box with `devbox box remove`, then build it again with `devbox build`.")
 }
 
-fn hash(reader: &mut fs::File) -> Result<(FileDigest, u64)> {
+pub(super) fn hash(reader: &mut fs::File) -> Result<(FileDigest, u64)> {
     let mut piece = vec![0; PIECE];
     let (mut hasher, mut size) = (Sha256::new(), 0);
     loop {

@@ -44,11 +44,11 @@ impl BoxConfig {
         layout::reference(&self.name, &self.version)
     }
 
-    pub(super) fn encode(&self) -> Result<Vec<u8>> {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
         layout::encode(self)
     }
 
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
         layout::parse(bytes)
     }
 }

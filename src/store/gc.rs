@@ -62,7 +62,9 @@ impl Store {
     /// nothing is removed.
     pub fn prune(&self, live: &Live, dry_run: bool) -> Result<Pruned> {
         let _lock = self.lock()?;
-        self.collect(&Index::read(&self.root)?, live, dry_run)
+        let mut pruned = self.collect(&Index::read(&self.root)?, live, dry_run)?;
+        pruned.temporary.extend(self.partials(dry_run)?);
+        Ok(pruned)
     }
 
     fn collect(&self, index: &Index, live: &Live, dry_run: bool) -> Result<Pruned> {

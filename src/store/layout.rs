@@ -14,21 +14,21 @@ use crate::digest::FileDigest;
 use crate::error::{Context as _, Error, Result};
 
 /// Media type of a manifest.
-pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// Media type of `index.json`.
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// `artifactType` of a box: what makes a manifest one of ours.
-pub(super) const BOX: &str = "application/vnd.devbox.image.v1";
+pub(crate) const BOX: &str = "application/vnd.devbox.image.v1";
 /// Media type of [`super::BoxConfig`].
-pub(super) const CONFIG: &str = "application/vnd.devbox.config.v1+json";
+pub(crate) const CONFIG: &str = "application/vnd.devbox.config.v1+json";
 /// Media type of the disk: one qcow2, uncompressed, without backing file.
-pub(super) const DISK: &str = "application/vnd.devbox.disk.v1.qcow2";
+pub(crate) const DISK: &str = "application/vnd.devbox.disk.v1.qcow2";
 /// The annotation that names an entry of the index.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The only version of the layout.
 const LAYOUT_VERSION: &str = "1.0.0";
 /// Largest JSON document that is read, in bytes; the registry's own customary limit for manifests.
-pub(super) const MAX_JSON: u64 = 4 << 20;
+pub(crate) const MAX_JSON: u64 = 4 << 20;
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -39,18 +39,18 @@ struct LayoutFile {
 /// A pointer to a blob.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Descriptor {
-    pub(super) media_type: String,
-    pub(super) digest: FileDigest,
-    pub(super) size: u64,
+pub(crate) struct Descriptor {
+    pub(crate) media_type: String,
+    pub(crate) digest: FileDigest,
+    pub(crate) size: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) artifact_type: Option<String>,
+    pub(crate) artifact_type: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) annotations: BTreeMap<String, String>,
+    pub(crate) annotations: BTreeMap<String, String>,
 }
 
 impl Descriptor {
-    pub(super) fn new(media_type: &str, digest: FileDigest, size: u64) -> Self {
+    pub(crate) fn new(media_type: &str, digest: FileDigest, size: u64) -> Self {
         Descriptor {
             media_type: media_type.to_owned(),
             digest,
@@ -61,7 +61,7 @@ impl Descriptor {
     }
 
     /// The entry of a box in the index.
-    pub(super) fn named(mut self, reference: &str) -> Self {
+    pub(crate) fn named(mut self, reference: &str) -> Self {
         self.artifact_type = Some(BOX.to_owned());
         self.annotations.insert(REF_NAME.to_owned(), reference.to_owned());
         self
@@ -75,16 +75,16 @@ impl Descriptor {
 /// A box: its config and its disk.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Manifest {
+pub(crate) struct Manifest {
     schema_version: u32,
     media_type: String,
     artifact_type: String,
-    pub(super) config: Descriptor,
-    pub(super) layers: Vec<Descriptor>,
+    pub(crate) config: Descriptor,
+    pub(crate) layers: Vec<Descriptor>,
 }
 
 impl Manifest {
-    pub(super) fn new(config: Descriptor, disk: Descriptor) -> Self {
+    pub(crate) fn new(config: Descriptor, disk: Descriptor) -> Self {
         Manifest {
             schema_version: 2,
             media_type: MANIFEST.to_owned(),
@@ -95,7 +95,7 @@ impl Manifest {
     }
 
     /// Refuses what this version did not write.
-    pub(super) fn checked(self) -> Result<Self> {
+    pub(crate) fn checked(self) -> Result<Self> {
         let ours = self.schema_version == 2
             && self.artifact_type == BOX
             && self.config.media_type == CONFIG
@@ -112,39 +112,47 @@ impl Manifest {
 /// `index.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Index {
+pub(crate) struct Index {
     schema_version: u32,
     media_type: String,
-    pub(super) manifests: Vec<Descriptor>,
+    pub(crate) manifests: Vec<Descriptor>,
 }
 
 impl Index {
     /// # Errors
     /// The file is missing or damaged.
-    pub(super) fn read(root: &Path) -> Result<Self> {
+    pub(crate) fn read(root: &Path) -> Result<Self> {
         let path = root.join("index.json");
         let bytes = read_bounded(&path)?;
         parse(&bytes).context(|| format!("the store's index `{}` is damaged", path.display()))
     }
 
+    /// Reads an index from outside.
+    ///
+    /// # Errors
+    /// It is not one; kind `Undetermined`.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
+        parse(bytes).context(|| "the index of the boxes cannot be read".to_owned())
+    }
+
     /// Replaces the file; the caller holds the exclusive lock.
-    pub(super) fn write(&self, root: &Path) -> Result<()> {
+    pub(crate) fn write(&self, root: &Path) -> Result<()> {
         replace(root, "index.json", &encode(self)?)
     }
 
-    pub(super) fn get(&self, reference: &str) -> Option<&Descriptor> {
+    pub(crate) fn get(&self, reference: &str) -> Option<&Descriptor> {
         self.manifests.iter().find(|d| d.reference() == Some(reference))
     }
 
     /// Takes the entry out.
-    pub(super) fn take(&mut self, reference: &str) -> Option<Descriptor> {
+    pub(crate) fn take(&mut self, reference: &str) -> Option<Descriptor> {
         let at = self.manifests.iter().position(|d| d.reference() == Some(reference))?;
         Some(self.manifests.remove(at))
     }
 
     /// Puts the entry in, in the place of one with the same name. Sorted, so that the same boxes
     /// give the same file.
-    pub(super) fn put(&mut self, reference: &str, manifest: Descriptor) {
+    pub(crate) fn put(&mut self, reference: &str, manifest: Descriptor) {
         self.take(reference);
         self.manifests.push(manifest.named(reference));
         self.manifests.sort_by(|a, b| a.reference().cmp(&b.reference()));
@@ -152,12 +160,12 @@ impl Index {
 }
 
 /// `name:version`, the name of a box in the index.
-pub(super) fn reference(name: &str, version: &str) -> String {
+pub(crate) fn reference(name: &str, version: &str) -> String {
     format!("{name}:{version}")
 }
 
 /// Whether `root` is an image layout of the version that is known here.
-pub(super) fn is_present(root: &Path) -> Result<bool> {
+pub(crate) fn is_present(root: &Path) -> Result<bool> {
     let path = root.join("oci-layout");
     if !path.try_exists()? {
         return Ok(false);
@@ -173,7 +181,7 @@ pub(super) fn is_present(root: &Path) -> Result<bool> {
 }
 
 /// Makes an empty layout. `oci-layout` comes last: a killed creation is begun again.
-pub(super) fn create(root: &Path) -> Result<()> {
+pub(crate) fn create(root: &Path) -> Result<()> {
     fs::create_dir_all(root.join("blobs/sha256"))?;
     fs::create_dir_all(root.join("tmp"))?;
     if !root.join("index.json").try_exists()? {
@@ -185,7 +193,7 @@ pub(super) fn create(root: &Path) -> Result<()> {
 }
 
 /// JSON with sorted keys and no white space: the same value gives the same bytes.
-pub(super) fn encode(value: &impl Serialize) -> Result<Vec<u8>> {
+pub(crate) fn encode(value: &impl Serialize) -> Result<Vec<u8>> {
     serde_json::to_value(value)
         .and_then(|mut value| {
             value.sort_all_objects();
@@ -196,7 +204,7 @@ pub(super) fn encode(value: &impl Serialize) -> Result<Vec<u8>> {
 
 /// # Errors
 /// Not this JSON; kind `Undetermined`.
-pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|e| Error::undetermined("unexpected JSON").cause(e))
 }
 
@@ -225,6 +233,6 @@ fn replace(root: &Path, name: &str, bytes: &[u8]) -> Result<()> {
 }
 
 /// Makes a rename in `dir` durable.
-pub(super) fn sync_dir(dir: &Path) -> Result<()> {
+pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
     Ok(fs::File::open(dir)?.sync_all()?)
 }

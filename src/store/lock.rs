@@ -19,7 +19,7 @@ fn open(root: &Path) -> Result<File> {
 }
 
 /// Waits for the others; writers hold it for the time of a few renames.
-pub(super) fn exclusive(root: &Path) -> Result<Guard> {
+pub(crate) fn exclusive(root: &Path) -> Result<Guard> {
     let file = open(root)?;
     file.lock().map_err(|e| Error::failed("cannot lock the store").cause(e))?;
     Ok(Guard { _file: file })

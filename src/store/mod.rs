@@ -15,8 +15,9 @@ mod add;
 mod blobs;
 mod config;
 mod gc;
-mod layout;
-mod lock;
+pub(crate) mod layout;
+pub(crate) mod lock;
+mod partial;
 
 use std::path::{Path, PathBuf};
 
@@ -29,8 +30,11 @@ pub use blobs::{Finished, Staged};
 pub use config::BoxConfig;
 pub use gc::{Live, Pruned};
 pub use lock::Guard;
+pub use partial::Partial;
 
-use layout::{Descriptor, Index, Manifest};
+pub(crate) use layout::{BOX, CONFIG, Descriptor, Index, MANIFEST, encode};
+
+use layout::Manifest;
 
 /// The store of one user.
 #[derive(Debug, Clone)]

@@ -17,7 +17,8 @@ use reqwest::{Client, Response, header};
 use tokio_util::sync::CancellationToken;
 
 use self::partial::{Origin, Partial};
-use self::response::{Answer, reason, validator};
+pub(crate) use self::response::reason;
+use self::response::{Answer, validator};
 use self::running::Running;
 pub use self::running::kind;
 use super::address::Address;

@@ -93,7 +93,7 @@ pub(super) fn validator(headers: &HeaderMap) -> Option<String> {
 }
 
 /// The innermost reason of a failed request, without the address, which may hold secrets.
-pub(super) fn reason(e: &reqwest::Error) -> String {
+pub(crate) fn reason(e: &reqwest::Error) -> String {
     if e.is_timeout() {
         return "the server does not answer in time".to_owned();
     }

@@ -1,0 +1,108 @@
+//! `devbox box push` and `devbox box pull`.
+
+use std::time::Instant;
+
+use serde_json::json;
+
+use crate::cli::Context;
+use crate::cli::boxes::size;
+use crate::error::Result;
+use crate::registry::{self, Address, Described, Moved, Options};
+use crate::store::{BoxRef, Existing, Outcome, Store};
+use crate::ui;
+
+/// What both take.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Speak HTTP without TLS to the registry; one on this host is tried anyway.
+    #[arg(long)]
+    plain_http: bool,
+    /// Print what moved as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Args {
+    fn options(&self) -> Options {
+        Options { plain_http: self.plain_http, ..Options::default() }
+    }
+}
+
+pub(super) fn push(image: &BoxRef, address: &str, args: &Args, ctx: &Context) -> Result<()> {
+    let address = Address::parse(address)?;
+    let described = Described::new(&ctx.paths.cache);
+    let (name, begun) = (image.config().reference(), Instant::now());
+    ctx.events.phase(format!("Pushing {name} to {}", address.place));
+    let pushed = ctx.block_on(async |cancel| {
+        registry::push(image, &address, &described, &args.options(), &ctx.events, &cancel).await
+    })?;
+    let (there, all) = pushed.packs;
+    let text = match (pushed.was_there, there) {
+        (true, _) => "the same box was there".to_owned(),
+        (_, 0) => format!("pushed {}", size(pushed.moved.sent)),
+        _ => format!("pushed {}; {there} of {all} packs were there", size(pushed.moved.sent)),
+    };
+    ctx.events.done(text, begun.elapsed());
+    if args.json {
+        let value = json!({
+            "address": pushed.address.to_string(),
+            "reference": name,
+            "manifest": pushed.manifest,
+            "disk": image.disk_digest(),
+            "wasThere": pushed.was_there,
+            "packs": {"all": all, "there": there},
+            "moved": moved(pushed.moved),
+        });
+        return ui::line(&format!("{value:#}"));
+    }
+    ui::line(&format!("{} {}", pushed.address, pushed.manifest))
+}
+
+pub(super) fn pull(
+    store: &Store,
+    address: &str,
+    replace: bool,
+    args: &Args,
+    ctx: &Context,
+) -> Result<()> {
+    let address = Address::parse(address)?;
+    let described = Described::new(&ctx.paths.cache);
+    let existing = if replace { Existing::Replace } else { Existing::Refuse };
+    let begun = Instant::now();
+    ctx.events.phase(format!("Pulling {address}"));
+    let options = args.options();
+    let pulled = ctx.block_on(async |cancel| {
+        registry::pull(store, &address, existing, &described, &options, &ctx.events, &cancel).await
+    })?;
+    let name = pulled.image.config().reference();
+    let text = match pulled.outcome {
+        Outcome::Same => format!("{name} was here"),
+        Outcome::SameContent => format!("{name} was here with the same content"),
+        Outcome::New | Outcome::Replaced => {
+            format!("pulled {}; {} were here", size(pulled.moved.received), size(pulled.reused))
+        }
+    };
+    ctx.events.done(text, begun.elapsed());
+    if args.json {
+        let value = json!({
+            "address": address.to_string(),
+            "reference": name,
+            "manifest": pulled.manifest,
+            "disk": pulled.image.disk_digest(),
+            "outcome": match pulled.outcome {
+                Outcome::New => "new",
+                Outcome::Same => "same",
+                Outcome::SameContent => "same-content",
+                Outcome::Replaced => "replaced",
+            },
+            "reused": pulled.reused,
+            "moved": moved(pulled.moved),
+        });
+        return ui::line(&format!("{value:#}"));
+    }
+    ui::line(&format!("{name} {}", pulled.manifest))
+}
+
+fn moved(moved: Moved) -> serde_json::Value {
+    json!({"requests": moved.requests, "received": moved.received, "sent": moved.sent})
+}

@@ -1,0 +1,393 @@
+//! A box comes in.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use tokio_util::sync::CancellationToken;
+
+use super::address::Address;
+use super::described::Described;
+use super::manifest::{Blob, Shipped};
+use super::remote::{Access, Options, Remote};
+use super::{AT_ONCE, Moved};
+use crate::blocking::blocking;
+use crate::chunks::Target;
+use crate::chunks::index::{Entry, Index, MAX_INDEX};
+use crate::chunks::local::Local;
+use crate::chunks::pack::{Packed, Whole, unpack};
+use crate::chunks::plan::{self, Numbered, Request, Wanted};
+use crate::digest::FileDigest;
+use crate::error::{Error, Result};
+use crate::event::{Event, Events};
+use crate::host::free_bytes;
+use crate::store::{BoxConfig, BoxRef, Existing, Outcome, Partial, Store};
+
+/// Largest config of a box in bytes.
+const MAX_CONFIG: u64 = 1 << 20;
+/// Bytes that stay free on the disk: a full disk breaks more than this pull.
+const SPARE: u64 = 64 << 20;
+/// How often it is looked whether another process has finished the same disk.
+const LOOK: Duration = Duration::from_millis(300);
+
+/// A box that is here now.
+#[derive(Debug, Clone)]
+pub struct Pulled {
+    /// The box.
+    pub image: BoxRef,
+    /// What became of its name.
+    pub outcome: Outcome,
+    /// Digest of its manifest where it comes from.
+    pub manifest: FileDigest,
+    /// Bytes of the disk that were here already.
+    pub reused: u64,
+    /// What moved.
+    pub moved: Moved,
+}
+
+/// Pulls the box at `address` into the store.
+///
+/// # Errors
+/// It is not there, is no box, arrives with other bytes; its name is taken by another content (see [`Existing`]);
+/// `cancel` was cancelled. What arrived is kept for the next attempt.
+pub async fn pull(
+    store: &Store,
+    address: &Address,
+    existing: Existing,
+    described: &Described,
+    options: &Options,
+    events: &Events,
+    cancel: &CancellationToken,
+) -> Result<Pulled> {
+    let Some(which) = &address.which else {
+        return Err(Error::usage(format!("`{address}` does not say which box"))
+            .hint(format!("Name a tag or a digest, as in `{address}:1.0.0`.")));
+    };
+    let remote =
+        Arc::new(Remote::open(&address.place, Access::Pull, options, events, cancel).await?);
+    let Some((bytes, manifest)) = remote.manifest(which).await? else {
+        return Err(Error::failed(format!("there is no box `{address}`"))
+            .hint("Check the address, or list the tags with `skopeo list-tags`."));
+    };
+    let shipped = Shipped::parse(&bytes, &address.to_string())?;
+    let config_bytes =
+        remote.blob("read what the box says of itself", &shipped.config, MAX_CONFIG).await?;
+    let config = BoxConfig::parse(&config_bytes)?;
+    if config.encode()? != config_bytes {
+        return Err(Error::undetermined(format!(
+            "`{address}` says of itself what this version of devbox does not write"
+        )));
+    }
+    let job = Job {
+        store,
+        config,
+        shipped,
+        existing,
+        remote,
+        events,
+        cancel,
+        reused: AtomicU64::new(0),
+        done: AtomicU64::new(0),
+    };
+    let (image, outcome) = job.run(described).await?;
+    let (reused, moved) = (job.reused.into_inner(), Moved::of(&job.remote));
+    Ok(Pulled { image, outcome, manifest, reused, moved })
+}
+
+struct Job<'a> {
+    store: &'a Store,
+    config: BoxConfig,
+    shipped: Shipped,
+    existing: Existing,
+    remote: Arc<Remote>,
+    events: &'a Events,
+    cancel: &'a CancellationToken,
+    reused: AtomicU64,
+    /// Bytes of packs that arrived.
+    done: AtomicU64,
+}
+
+/// What is known of the disk.
+struct Plan {
+    index: Index,
+    tables: Vec<Vec<Entry>>,
+    chunks: Vec<Numbered>,
+}
+
+impl Job<'_> {
+    async fn run(&self, described: &Described) -> Result<(BoxRef, Outcome)> {
+        if let Some(image) = self.is_here()? {
+            return Ok((image, Outcome::Same));
+        }
+        // Before the work, not after it.
+        self.store.may_add(
+            &self.config.name,
+            &self.config.version,
+            self.config.spec1,
+            self.existing,
+        )?;
+        let what = "read the index of the disk";
+        let index = Index::parse(&self.remote.blob(what, &self.shipped.index, MAX_INDEX).await?)?;
+        self.check(&index)?;
+        let Some(partial) = self.begin().await? else {
+            let image = self
+                .is_here()?
+                .ok_or_else(|| Error::failed("another devbox pulled the box, and it is gone"))?;
+            return Ok((image, Outcome::Same));
+        };
+        let local = self.local(described).await?;
+        let tables = self.tables(&index, &local).await?;
+        index.check(&tables)?;
+        let chunks = plan::numbered(&index, &tables);
+        let plan = Plan { index, tables, chunks };
+        let target = Arc::new(Target::new(partial.file()?, &plan.index.weave)?);
+        let missing = self.copy(&plan, &partial, local, &target).await?;
+        self.fetch(missing, &target).await?;
+        self.finish(plan, partial, target, described).await
+    }
+
+    /// The same box, if it is in the store under its name.
+    fn is_here(&self) -> Result<Option<BoxRef>> {
+        let found = self.store.find(&self.config.name, &self.config.version)?;
+        Ok(found.filter(|image| {
+            *image.config() == self.config && image.disk_digest() == self.shipped.disk
+        }))
+    }
+
+    /// Whether the index fits what the manifest says, and the disk of this host.
+    fn check(&self, index: &Index) -> Result<()> {
+        let tables: u64 = index.packs.iter().map(|pack| pack.table_size).sum();
+        let fits = index.digest == self.shipped.disk
+            && index.packs.len() == self.shipped.packs.len()
+            && tables == self.shipped.tables.size;
+        if !fits {
+            return Err(Error::undetermined(
+                "the index of the disk does not fit the manifest of the box",
+            )
+            .hint("Push the box again."));
+        }
+        // Holes take nothing; what is not a hole is at most the file.
+        let (needed, free) = (self.needed(index), free_bytes(self.store.root())?);
+        if needed.saturating_add(SPARE) <= free {
+            return Ok(());
+        }
+        Err(Error::failed(format!("not enough free space in `{}` for the box", self.store.root().display()))
+            .cause(format!("{needed} bytes are needed and {free} are free"))
+            .hint("Free some space there, or remove boxes with `devbox box remove` and `devbox box prune`."))
+    }
+
+    fn needed(&self, index: &Index) -> u64 {
+        let blocks = crate::chunks::Strand::ALL.map(|strand| index.weave.length(strand));
+        blocks
+            .iter()
+            .fold(0u64, |sum, n| sum.saturating_add(*n))
+            .saturating_mul(crate::chunks::BLOCK as u64)
+    }
+
+    /// The file that the disk is put together in; none if another process finished it meanwhile.
+    async fn begin(&self) -> Result<Option<Partial>> {
+        let mut told = false;
+        loop {
+            if let Some(partial) = self.store.partial(self.shipped.disk)? {
+                if self.is_here()?.is_some() {
+                    partial.discard()?;
+                    return Ok(None);
+                }
+                return Ok(Some(partial));
+            }
+            if !std::mem::replace(&mut told, true) {
+                self.events.note("another devbox pulls the same disk; waiting for it");
+            }
+            tokio::select! {
+                () = self.cancel.cancelled() => return Err(Error::interrupted("interrupted")),
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+    }
+
+    async fn local(&self, described: &Described) -> Result<Local> {
+        let (store, described, name) =
+            (self.store.clone(), described.clone(), self.config.name.clone());
+        let (events, cancel) = (self.events.clone(), self.cancel.clone());
+        blocking("looking for what is here", move || {
+            described.local(&store, &name, &events, &cancel)
+        })
+        .await
+    }
+
+    /// The tables of the packs: those that are known, and those that are fetched, several with one request.
+    async fn tables(&self, index: &Index, local: &Local) -> Result<Vec<Vec<Entry>>> {
+        let size = |number: usize| self.shipped.packs.get(number).map_or(0, |pack| pack.size);
+        let (mut tables, mut parts) = (vec![vec![]; index.packs.len()], vec![]);
+        for (number, (head, place)) in index.packs.iter().zip(index.tables()).enumerate() {
+            let fits = |table: &&[Entry]| {
+                let sum = table.iter().fold(0u64, |sum, entry| sum.saturating_add(entry.packed));
+                sum == size(number) && table.len() as u64 == head.chunks
+            };
+            match local.table(head.table).filter(fits) {
+                Some(table) => tables[number] = table.to_vec(),
+                None => parts.push((number, place)),
+            }
+        }
+        let what = "read the index of the disk";
+        let places = index.tables();
+        let fetched = stream::iter(plan::joined(&parts)).map(|(range, numbers)| async move {
+            let start = range.start;
+            let bytes = self.remote.part(what, &self.shipped.tables, range).await?;
+            Ok::<_, Error>((start, bytes, numbers))
+        });
+        let mut fetched = fetched.buffer_unordered(AT_ONCE);
+        while let Some((start, bytes, numbers)) = fetched.try_next().await? {
+            for number in numbers {
+                let (Some(place), Some(head)) = (places.get(number), index.packs.get(number))
+                else {
+                    continue;
+                };
+                let from = usize::try_from(place.start - start).unwrap_or(usize::MAX);
+                let to = usize::try_from(place.end - start).unwrap_or(usize::MAX);
+                tables[number] =
+                    head.read_table(bytes.get(from..to).unwrap_or(&[]), size(number))?;
+            }
+        }
+        Ok(tables)
+    }
+
+    /// Puts in what is here already: from an earlier attempt, and from other disks. What is not.
+    async fn copy(
+        &self,
+        plan: &Plan,
+        partial: &Partial,
+        local: Local,
+        target: &Arc<Target>,
+    ) -> Result<Vec<Numbered>> {
+        let (chunks, target, begun) = (plan.chunks.clone(), target.clone(), !partial.is_empty()?);
+        let all: u64 = chunks.iter().map(|chunk| chunk.entry.blocks).sum();
+        let left = blocking("copying what is here", move || {
+            let missing = if begun { target.missing(&chunks)? } else { chunks };
+            local.copy(&missing, &target)
+        })
+        .await?;
+        let missing: u64 = left.iter().map(|chunk| chunk.entry.blocks).sum();
+        self.reused.store((all - missing) * crate::chunks::BLOCK as u64, Ordering::Relaxed);
+        Ok(left)
+    }
+
+    /// Fetches chunks and puts them in, some requests at once.
+    async fn fetch(&self, missing: Vec<Numbered>, target: &Arc<Target>) -> Result<()> {
+        let requests = plan::requests(&missing);
+        let total: u64 =
+            requests.iter().map(|request| request.range.end - request.range.start).sum();
+        self.done.store(0, Ordering::Relaxed);
+        self.tell(total);
+        let work = stream::iter(requests).map(|request| async move {
+            self.fetch_one(request, target).await?;
+            self.tell(total);
+            Ok::<_, Error>(())
+        });
+        work.buffer_unordered(AT_ONCE).try_collect().await
+    }
+
+    fn tell(&self, total: u64) {
+        let what = format!("pulling {}", self.config.reference());
+        let done = self.done.load(Ordering::Relaxed);
+        self.events.emit(Event::Progress { what, done, total: Some(total) });
+    }
+
+    async fn fetch_one(&self, request: Request, target: &Arc<Target>) -> Result<()> {
+        let Some(pack) = self.shipped.packs.get(request.pack) else {
+            return Err(Error::undetermined(
+                "the index of the disk names a pack that is not there",
+            ));
+        };
+        let what = "fetch a part of the disk";
+        let (start, length) = (request.range.start, request.range.end - request.range.start);
+        let bytes = self.remote.part(what, pack, request.range).await?;
+        let to = target.clone();
+        let chunks = request.chunks;
+        let wrong = blocking("unpacking a part of the disk", move || {
+            let mut wrong = vec![];
+            for wanted in chunks {
+                let from = usize::try_from(wanted.chunk.at - start).unwrap_or(usize::MAX);
+                let packed = usize::try_from(wanted.chunk.entry.packed).unwrap_or(0);
+                let packed = bytes.get(from..from.saturating_add(packed)).unwrap_or(&[]);
+                match unpack(&wanted.chunk.entry, packed) {
+                    Ok(bytes) => put(&to, &wanted, &bytes)?,
+                    Err(_) => wrong.push(wanted),
+                }
+            }
+            Ok(wrong)
+        })
+        .await?;
+        // What was damaged on the way comes right the second time.
+        for wanted in wrong {
+            let chunk = wanted.chunk;
+            let range = chunk.at..chunk.at + chunk.entry.packed;
+            let bytes = unpack(&chunk.entry, &self.remote.part(what, pack, range).await?);
+            let bytes = bytes.map_err(|e| self.wrong(pack, e))?;
+            let to = target.clone();
+            blocking("writing a part of the disk", move || put(&to, &wanted, &bytes)).await?;
+        }
+        self.done.fetch_add(length, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn wrong(&self, pack: &Blob, e: Error) -> Error {
+        e.context(format!(
+            "the disk of `{}` has wrong bytes where it comes from",
+            self.config.reference()
+        ))
+        .detail(format!("in the blob {}", pack.digest))
+        .hint("Push the box again from a host that has it; nothing of it was put into the store.")
+    }
+
+    /// Hashes the whole, and puts the box into the store.
+    async fn finish(
+        &self,
+        plan: Plan,
+        mut partial: Partial,
+        target: Arc<Target>,
+        described: &Described,
+    ) -> Result<(BoxRef, Outcome)> {
+        let finish = |partial: Partial| blocking("hashing the disk", move || partial.finish());
+        let mut finished = finish(partial).await?;
+        if finished.digest() != self.shipped.disk {
+            // A disk in the store was damaged, and what came from there is.
+            partial = finished.reopen()?;
+            let (chunks, to) = (plan.chunks.clone(), target.clone());
+            let missing =
+                blocking("looking for what is wrong", move || to.missing(&chunks)).await?;
+            self.events.warn("a box in the store is damaged; what came from it is fetched");
+            self.fetch(missing, &target).await?;
+            finished = finish(partial).await?;
+        }
+        if finished.digest() != self.shipped.disk {
+            let found = finished.digest();
+            finished.reopen()?.discard()?;
+            return Err(Error::undetermined(format!(
+                "the disk of `{}` is another one than its manifest names",
+                self.config.reference()
+            ))
+            .detail(format!("expected {}", self.shipped.disk))
+            .detail(format!("found    {found}"))
+            .hint("Push the box again; nothing of it was put into the store."));
+        }
+        let (store, config, existing) = (self.store.clone(), self.config.clone(), self.existing);
+        let added =
+            blocking("adding the box", move || store.add_finished(&config, finished, existing))
+                .await?;
+        let packs =
+            self.shipped.packs.iter().map(|pack| Packed { digest: pack.digest, size: pack.size });
+        described.keep(
+            &Whole { index: plan.index, tables: plan.tables, packs: packs.collect() },
+            self.events,
+        );
+        Ok((added.image, added.outcome))
+    }
+}
+
+fn put(target: &Target, wanted: &Wanted, bytes: &[u8]) -> Result<()> {
+    std::iter::once(&wanted.chunk)
+        .chain(&wanted.also)
+        .try_for_each(|chunk| target.write(chunk, bytes))
+}

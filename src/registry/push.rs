@@ -1,0 +1,220 @@
+//! A box goes out.
+
+use std::sync::Arc;
+
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::sync::mpsc;
+use tokio_util::bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+
+use super::address::{Address, Which, is_tag};
+use super::described::{Described, cut_up};
+use super::manifest::{Blob, Shipped};
+use super::remote::{Access, Options, Remote};
+use super::{AT_ONCE, Moved};
+use crate::blocking::blocking;
+use crate::chunks::index::encode_table;
+use crate::chunks::pack::{Packed, Whole, Work};
+use crate::digest::FileDigest;
+use crate::error::{Error, Result};
+use crate::event::Events;
+use crate::store::BoxRef;
+
+/// A box that is there now.
+#[derive(Debug, Clone)]
+pub struct Pushed {
+    /// Where it is: place and tag.
+    pub address: Address,
+    /// Digest of its manifest.
+    pub manifest: FileDigest,
+    /// Whether it was there already.
+    pub was_there: bool,
+    /// Packs of it that were there already, and all of them.
+    pub packs: (usize, usize),
+    /// What moved.
+    pub moved: Moved,
+}
+
+/// Pushes the box `image` to `address`, under its version if that names no tag.
+///
+/// # Errors
+/// The tag is that of a release and holds another box, or is that of another version; the place refuses; `cancel` was cancelled.
+pub async fn push(
+    image: &BoxRef,
+    address: &Address,
+    described: &Described,
+    options: &Options,
+    events: &Events,
+    cancel: &CancellationToken,
+) -> Result<Pushed> {
+    let config = image.config();
+    let tag = tag(address, &config.version)?;
+    let address = Address { place: address.place.clone(), which: Some(Which::Tag(tag.clone())) };
+    let remote =
+        Arc::new(Remote::open(&address.place, Access::Push, options, events, cancel).await?);
+    let config_bytes = config.encode()?;
+    let before = match remote.manifest(&Which::Tag(tag.clone())).await? {
+        None => None,
+        Some((bytes, digest)) => {
+            let before = Shipped::parse(&bytes, &address.to_string())?;
+            if before.config == Blob::of(&config_bytes) && before.disk == image.disk_digest() {
+                let packs = (before.packs.len(), before.packs.len());
+                let moved = Moved::of(&remote);
+                return Ok(Pushed { address, manifest: digest, was_there: true, packs, moved });
+            }
+            if is_release(&tag) {
+                return Err(taken(&address, &before, image));
+            }
+            Some(before)
+        }
+    };
+    let known: Vec<Blob> = before.map(|before| before.packs).unwrap_or_default();
+    let (whole, there) = send_packs(image, &remote, known, events, cancel).await?;
+    let mut tables = vec![];
+    for table in &whole.tables {
+        tables.extend_from_slice(&encode_table(table));
+    }
+    let index = whole.index.encode()?;
+    let shipped = Shipped {
+        config: Blob::of(&config_bytes),
+        index: Blob::of(&index),
+        tables: Blob::of(&tables),
+        packs: whole
+            .packs
+            .iter()
+            .map(|pack| Blob { digest: pack.digest, size: pack.size })
+            .collect(),
+        disk: image.disk_digest(),
+    };
+    for (blob, bytes) in
+        [(&shipped.tables, tables), (&shipped.index, index), (&shipped.config, config_bytes)]
+    {
+        if !remote.has(blob).await? {
+            remote.put(blob, bytes.into()).await?;
+        }
+    }
+    let manifest = shipped.encode(&config.name, &config.version)?;
+    let digest = FileDigest::of(&manifest);
+    remote.put_manifest(&tag, manifest).await?;
+    let packs = (there, shipped.packs.len());
+    described.keep(&whole, events);
+    Ok(Pushed { address, manifest: digest, was_there: false, packs, moved: Moved::of(&remote) })
+}
+
+/// Cuts the disk and sends the packs that are not there, some at once. How many were there.
+async fn send_packs(
+    image: &BoxRef,
+    remote: &Arc<Remote>,
+    known: Vec<Blob>,
+    events: &Events,
+    cancel: &CancellationToken,
+) -> Result<(Whole, usize)> {
+    let (sender, mut packs) = mpsc::channel::<(Packed, Vec<u8>)>(1);
+    let (image, events, cancel) = (image.clone(), events.clone(), cancel.clone());
+    let what = format!("pushing {}", image.config().reference());
+    let cutting = blocking("cutting the disk", move || {
+        // Nobody listens any more if a blob could not be sent; that error is the one that counts.
+        let mut send = |packed, bytes| {
+            sender
+                .blocking_send((packed, bytes))
+                .map_err(|_| Error::failed("the push was given up"))
+        };
+        cut_up(&image, &what, Work::Pack, &events, &cancel, &mut send)
+    });
+    let sending = async {
+        let (mut under_way, mut there) = (FuturesUnordered::new(), 0);
+        loop {
+            let full = under_way.len() >= AT_ONCE;
+            tokio::select! {
+                Some(done) = under_way.next(), if !under_way.is_empty() => there += usize::from(done?),
+                pack = packs.recv(), if !full => match pack {
+                    Some((packed, bytes)) => {
+                        let blob = Blob { digest: packed.digest, size: packed.size };
+                        let known = known.contains(&blob);
+                        under_way.push(send_pack(remote, blob, known, bytes.into()));
+                    }
+                    None => break,
+                },
+            }
+        }
+        while let Some(done) = under_way.next().await {
+            there += usize::from(done?);
+        }
+        // Dropped here, so that the other side ends if this one failed.
+        drop(packs);
+        Ok::<_, Error>(there)
+    };
+    let (whole, there) = tokio::join!(cutting, sending);
+    let there = there?;
+    Ok((whole?, there))
+}
+
+/// Sends one pack; whether it was there.
+async fn send_pack(remote: &Remote, blob: Blob, known: bool, bytes: Bytes) -> Result<bool> {
+    if known || remote.has(&blob).await? {
+        return Ok(true);
+    }
+    remote.put(&blob, bytes).await.map(|()| false)
+}
+
+/// The tag of the box: the one that was asked for, or its version.
+fn tag(address: &Address, version: &str) -> Result<String> {
+    let tag = match &address.which {
+        Some(Which::Digest(_)) => {
+            return Err(Error::usage(format!("a box cannot be pushed to `{address}`"))
+                .cause("a digest is what comes out of a push")
+                .hint("Leave `@sha256:…` out."));
+        }
+        Some(Which::Tag(tag)) => tag.clone(),
+        None => version.to_owned(),
+    };
+    if !is_tag(&tag) {
+        return Err(Error::usage(format!("the version `{tag}` cannot be a tag of a registry"))
+            .hint("Name a tag in the address, or give the spec a version without `+`."));
+    }
+    if is_release(&tag) && tag != version {
+        return Err(Error::usage(format!("the box has the version `{version}` and not `{tag}`"))
+            .hint(format!(
+                "Push it as `:{version}`, or under a name that may move, such as `:stable`."
+            )));
+    }
+    Ok(tag)
+}
+
+/// Whether a tag is the version of a release, which never moves (SemVer 2.0.0: three numbers and no pre-release part).
+fn is_release(tag: &str) -> bool {
+    let numbers: Vec<&str> = tag.split('.').collect();
+    numbers.len() == 3
+        && numbers.iter().all(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn taken(address: &Address, before: &Shipped, image: &BoxRef) -> Error {
+    Error::failed(format!("`{address}` is there with another content"))
+        .detail(format!("there: disk {}", before.disk))
+        .detail(format!("here:  disk {}", image.disk_digest()))
+        .hint("Raise `version` in the spec and build again: a released version never changes.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_keeps_its_name_and_other_tags_move() {
+        let tag = |text: &str, version: &str| {
+            tag(&Address::parse(&format!("oci://r.example/web{text}")).expect("address"), version)
+        };
+        assert_eq!(tag("", "1.2.0").expect("good"), "1.2.0");
+        assert_eq!(tag(":stable", "1.2.0").expect("good"), "stable");
+        assert_eq!(tag("", "1.2.0-dev").expect("good"), "1.2.0-dev");
+        assert!(tag(":1.3.0", "1.2.0").is_err());
+        assert!(tag("", "1.2.0+build").is_err());
+        assert!(tag(&format!("@{}", FileDigest::of(b"")), "1.2.0").is_err());
+        assert!(
+            is_release("1.2.0")
+                && !is_release("1.2")
+                && !is_release("1.2.0-dev")
+                && !is_release("v1.2.0")
+        );
+    }
+}

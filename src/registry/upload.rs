@@ -1,0 +1,88 @@
+//! A blob on its way into a registry (OCI Distribution Specification 1.1, "POST then PUT").
+
+use std::sync::atomic::Ordering;
+
+use reqwest::{StatusCode, Url, header};
+use tokio_util::bytes::Bytes;
+
+use super::http::{Ended, Http};
+use super::manifest::Blob;
+use crate::error::{Error, Result};
+
+/// What it is called in messages.
+const WHAT: &str = "push a part of the box";
+
+impl Http {
+    /// Puts `blob` into the repository at `base`. An upload that was cut off is begun anew: what a registry keeps of it
+    /// differs, and a blob is small.
+    pub(super) async fn upload(&self, base: &str, blob: &Blob, bytes: Bytes) -> Result<()> {
+        self.traffic.sent.fetch_add(blob.size, Ordering::Relaxed);
+        self.again(WHAT, || self.upload_once(base, blob, &bytes)).await
+    }
+
+    async fn upload_once(&self, base: &str, blob: &Blob, bytes: &Bytes) -> Result<(), Ended> {
+        let start = format!("{base}/blobs/uploads/");
+        let begun = self
+            .attempt(WHAT, &|client| client.post(&start).header(header::CONTENT_LENGTH, 0))
+            .await?;
+        let begun = self.good(WHAT, begun).await?;
+        let to = location(&start, begun.headers().get(header::LOCATION), blob)?;
+        let put = |client: &reqwest::Client| {
+            let kind = "application/octet-stream";
+            client.put(to.clone()).header(header::CONTENT_TYPE, kind).body(bytes.clone())
+        };
+        // Who one is, is the registry's business alone.
+        let elsewhere = Url::parse(&start).is_ok_and(|url| url.origin() != to.origin());
+        let done = match elsewhere {
+            true => self.without_credentials(WHAT, &put).await?,
+            false => self.attempt(WHAT, &put).await?,
+        };
+        // The registry forgot that the upload was begun.
+        if done.status() == StatusCode::NOT_FOUND {
+            return Err(Ended::Lost("the registry forgot the upload".to_owned(), None));
+        }
+        self.good(WHAT, done).await?;
+        Ok(())
+    }
+}
+
+/// Where the bytes go.
+fn location(start: &str, location: Option<&header::HeaderValue>, blob: &Blob) -> Result<Url> {
+    let bad = || Error::failed(format!("cannot {WHAT}: the registry does not say where to"));
+    let text = location.and_then(|value| value.to_str().ok()).ok_or_else(bad)?;
+    let mut url =
+        Url::parse(start).and_then(|start| start.join(text)).map_err(|e| bad().cause(e))?;
+    if !matches!(url.scheme(), "http" | "https")
+        || start.starts_with("https:") && url.scheme() != "https"
+    {
+        return Err(bad().cause("it names an address without TLS"));
+    }
+    url.query_pairs_mut().append_pair("digest", &blob.digest.to_string());
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_is_added_to_what_the_registry_names() {
+        let blob = Blob::of(b"x");
+        let to = |start: &str, text: &str| {
+            location(start, text.parse().ok().as_ref(), &blob).map(|url| url.to_string())
+        };
+        let digest = blob.digest.to_string().replace(':', "%3A");
+        let start = "https://r.example/v2/web/blobs/uploads/";
+        assert_eq!(
+            to(start, "/v2/web/blobs/uploads/1?_state=a%2Bb").expect("good"),
+            format!("https://r.example/v2/web/blobs/uploads/1?_state=a%2Bb&digest={digest}")
+        );
+        assert_eq!(
+            to(start, "https://s.example/up").expect("good"),
+            format!("https://s.example/up?digest={digest}")
+        );
+        assert!(to(start, "http://r.example/up").is_err());
+        assert!(to(start, "file:///etc/passwd").is_err());
+        assert!(location(start, None, &blob).is_err());
+    }
+}
