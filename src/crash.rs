@@ -11,6 +11,8 @@ pub const POINTS: &[&str] = &[
     "store.index-written",
     "store.index-replaced",
     "store.entry-removed",
+    "pull.part-written",
+    "pull.whole",
     "machine.before-record",
     "build.output-written",
     "layers.before-record",

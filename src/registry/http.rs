@@ -110,10 +110,13 @@ impl Http {
         Ok(Http { client, auth, retry, traffic, events: events.clone(), cancel: cancel.clone() })
     }
 
-    /// Whether a server that speaks TLS is at `url`.
+    /// Whether a server that speaks TLS is at `url`; one that cannot prove who it is does.
     pub(super) async fn speaks_tls(&self, url: &str) -> bool {
         self.count();
-        self.client.get(url).send().await.is_ok_and(|answer| !answer.status().is_server_error())
+        match self.client.get(url).send().await {
+            Ok(_) => true,
+            Err(e) => is_untrusted(&e),
+        }
     }
 
     fn count(&self) {
@@ -398,15 +401,19 @@ fn ended(what: &str, e: &reqwest::Error) -> Ended {
     if e.is_builder() {
         return Error::failed(format!("cannot {what}")).cause(reason(e)).into();
     }
-    // A certificate does not become right by asking again.
     let why = reason(e);
-    if e.is_connect() && why.contains("certificate") {
+    // A certificate does not become right by asking again.
+    if is_untrusted(e) {
         return Error::failed(format!("cannot {what}: the server is not who it should be"))
             .cause(why)
             .hint("Put the certificate of its authority as `ca.crt` into `/etc/docker/certs.d/HOST:PORT` or `~/.config/containers/certs.d/HOST:PORT`.")
             .into();
     }
     Ended::Lost(why, None)
+}
+
+fn is_untrusted(e: &reqwest::Error) -> bool {
+    e.is_connect() && reason(e).contains("certificate")
 }
 
 /// What a registry says of an error (OCI Distribution Specification 1.1, "Error Codes").

@@ -18,6 +18,7 @@ use crate::chunks::index::{Entry, Index, MAX_INDEX};
 use crate::chunks::local::Local;
 use crate::chunks::pack::{Packed, Whole, unpack};
 use crate::chunks::plan::{self, Numbered, Request, Wanted};
+use crate::crash;
 use crate::digest::FileDigest;
 use crate::error::{Error, Result};
 use crate::event::{Event, Events};
@@ -127,6 +128,9 @@ impl Job<'_> {
             self.config.spec1,
             self.existing,
         )?;
+        if let Some(added) = self.add_present().await? {
+            return Ok(added);
+        }
         let what = "read the index of the disk";
         let index = Index::parse(&self.remote.blob(what, &self.shipped.index, MAX_INDEX).await?)?;
         self.check(&index)?;
@@ -141,8 +145,9 @@ impl Job<'_> {
         index.check(&tables)?;
         let chunks = plan::numbered(&index, &tables);
         let plan = Plan { index, tables, chunks };
+        let begun = !partial.is_empty()?;
         let target = Arc::new(Target::new(partial.file()?, &plan.index.weave)?);
-        let missing = self.copy(&plan, &partial, local, &target).await?;
+        let missing = self.copy(&plan, begun, local, &target).await?;
         self.fetch(missing, &target).await?;
         self.finish(plan, partial, target, described).await
     }
@@ -153,6 +158,15 @@ impl Job<'_> {
         Ok(found.filter(|image| {
             *image.config() == self.config && image.disk_digest() == self.shipped.disk
         }))
+    }
+
+    /// Adds the box if its disk is here, without a name or under another one.
+    async fn add_present(&self) -> Result<Option<(BoxRef, Outcome)>> {
+        let (store, config, disk) = (self.store.clone(), self.config.clone(), self.shipped.disk);
+        let existing = self.existing;
+        let added =
+            blocking("adding the box", move || store.add_present(&config, disk, existing)).await?;
+        Ok(added.map(|added| (added.image, added.outcome)))
     }
 
     /// Whether the index fits what the manifest says, and the disk of this host.
@@ -257,11 +271,11 @@ impl Job<'_> {
     async fn copy(
         &self,
         plan: &Plan,
-        partial: &Partial,
+        begun: bool,
         local: Local,
         target: &Arc<Target>,
     ) -> Result<Vec<Numbered>> {
-        let (chunks, target, begun) = (plan.chunks.clone(), target.clone(), !partial.is_empty()?);
+        let (chunks, target) = (plan.chunks.clone(), target.clone());
         let all: u64 = chunks.iter().map(|chunk| chunk.entry.blocks).sum();
         let left = blocking("copying what is here", move || {
             let missing = if begun { target.missing(&chunks)? } else { chunks };
@@ -329,6 +343,7 @@ impl Job<'_> {
             blocking("writing a part of the disk", move || put(&to, &wanted, &bytes)).await?;
         }
         self.done.fetch_add(length, Ordering::Relaxed);
+        crash::point("pull.part-written");
         Ok(())
     }
 
@@ -349,6 +364,7 @@ impl Job<'_> {
         target: Arc<Target>,
         described: &Described,
     ) -> Result<(BoxRef, Outcome)> {
+        crash::point("pull.whole");
         let finish = |partial: Partial| blocking("hashing the disk", move || partial.finish());
         let mut finished = finish(partial).await?;
         if finished.digest() != self.shipped.disk {

@@ -108,6 +108,14 @@ impl Remote {
         }
     }
 
+    /// What a message calls some work there.
+    fn at(&self, what: &str) -> String {
+        match self {
+            Remote::Registry(_, base) | Remote::Site(_, base) => format!("{what} at `{base}`"),
+            Remote::Folder(_) => what.to_owned(),
+        }
+    }
+
     /// What was asked for and what came.
     #[must_use]
     pub fn traffic(&self) -> (u64, u64, u64) {
@@ -126,7 +134,7 @@ impl Remote {
     /// # Errors
     /// The place cannot be reached, or gives other bytes than those that were asked for.
     pub async fn manifest(&self, which: &Which) -> Result<Option<(Vec<u8>, FileDigest)>> {
-        let what = "read the manifest of the box";
+        let what = &self.at("read the manifest of the box");
         let (bytes, told) = match self {
             Remote::Registry(http, base) => {
                 let name = match which {
@@ -151,7 +159,12 @@ impl Remote {
                     Which::Tag(tag) => {
                         let url = format!("{base}/index.json");
                         let Some((_, bytes)) = http
-                            .small("read the index of the boxes", &url, "*/*", MAX_MANIFEST)
+                            .small(
+                                &self.at("read the index of the boxes"),
+                                &url,
+                                "*/*",
+                                MAX_MANIFEST,
+                            )
                             .await?
                         else {
                             return Ok(None);
@@ -214,6 +227,7 @@ impl Remote {
         if range.is_empty() {
             return Ok(vec![]);
         }
+        let what = &self.at(what);
         match self {
             Remote::Registry(http, base) => {
                 http.part(what, &format!("{base}/blobs/{}", blob.digest), range).await
@@ -234,7 +248,7 @@ impl Remote {
         match self {
             Remote::Registry(http, base) => {
                 let url = format!("{base}/blobs/{}", blob.digest);
-                let what = "ask for a blob of the box";
+                let what = &self.at("ask for a blob of the box");
                 let response = http.send(what, &|client| client.head(&url)).await?;
                 match response.status() {
                     reqwest::StatusCode::NOT_FOUND => Ok(false),
@@ -252,7 +266,9 @@ impl Remote {
     /// It cannot be written.
     pub async fn put(&self, blob: &Blob, bytes: Bytes) -> Result<()> {
         match self {
-            Remote::Registry(http, base) => http.upload(base, blob, bytes).await,
+            Remote::Registry(http, base) => {
+                http.upload(&self.at("push a part of the box"), base, blob, bytes).await
+            }
             Remote::Folder(folder) => {
                 let (folder, digest) = (folder.clone(), blob.digest);
                 blocking("writing a blob", move || folder.put(digest, &bytes)).await
@@ -268,8 +284,8 @@ impl Remote {
     pub async fn put_manifest(&self, tag: &str, bytes: Vec<u8>) -> Result<()> {
         match self {
             Remote::Registry(http, base) => {
-                let (url, what) =
-                    (format!("{base}/manifests/{tag}"), "write the manifest of the box");
+                let url = format!("{base}/manifests/{tag}");
+                let what = &self.at("write the manifest of the box");
                 http.traffic.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 let bytes = Bytes::from(bytes);
                 let make = |client: &reqwest::Client| {

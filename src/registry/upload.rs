@@ -9,23 +9,32 @@ use super::http::{Ended, Http};
 use super::manifest::Blob;
 use crate::error::{Error, Result};
 
-/// What it is called in messages.
-const WHAT: &str = "push a part of the box";
-
 impl Http {
     /// Puts `blob` into the repository at `base`. An upload that was cut off is begun anew: what a registry keeps of it
     /// differs, and a blob is small.
-    pub(super) async fn upload(&self, base: &str, blob: &Blob, bytes: Bytes) -> Result<()> {
+    pub(super) async fn upload(
+        &self,
+        what: &str,
+        base: &str,
+        blob: &Blob,
+        bytes: Bytes,
+    ) -> Result<()> {
         self.traffic.sent.fetch_add(blob.size, Ordering::Relaxed);
-        self.again(WHAT, || self.upload_once(base, blob, &bytes)).await
+        self.again(what, || self.upload_once(what, base, blob, &bytes)).await
     }
 
-    async fn upload_once(&self, base: &str, blob: &Blob, bytes: &Bytes) -> Result<(), Ended> {
+    async fn upload_once(
+        &self,
+        what: &str,
+        base: &str,
+        blob: &Blob,
+        bytes: &Bytes,
+    ) -> Result<(), Ended> {
         let start = format!("{base}/blobs/uploads/");
         let begun = self
-            .attempt(WHAT, &|client| client.post(&start).header(header::CONTENT_LENGTH, 0))
+            .attempt(what, &|client| client.post(&start).header(header::CONTENT_LENGTH, 0))
             .await?;
-        let begun = self.good(WHAT, begun).await?;
+        let begun = self.good(what, begun).await?;
         let to = location(&start, begun.headers().get(header::LOCATION), blob)?;
         let put = |client: &reqwest::Client| {
             let kind = "application/octet-stream";
@@ -34,21 +43,21 @@ impl Http {
         // Who one is, is the registry's business alone.
         let elsewhere = Url::parse(&start).is_ok_and(|url| url.origin() != to.origin());
         let done = match elsewhere {
-            true => self.without_credentials(WHAT, &put).await?,
-            false => self.attempt(WHAT, &put).await?,
+            true => self.without_credentials(what, &put).await?,
+            false => self.attempt(what, &put).await?,
         };
         // The registry forgot that the upload was begun.
         if done.status() == StatusCode::NOT_FOUND {
             return Err(Ended::Lost("the registry forgot the upload".to_owned(), None));
         }
-        self.good(WHAT, done).await?;
+        self.good(what, done).await?;
         Ok(())
     }
 }
 
 /// Where the bytes go.
 fn location(start: &str, location: Option<&header::HeaderValue>, blob: &Blob) -> Result<Url> {
-    let bad = || Error::failed(format!("cannot {WHAT}: the registry does not say where to"));
+    let bad = || Error::failed("the registry does not say where a part of the box goes");
     let text = location.and_then(|value| value.to_str().ok()).ok_or_else(bad)?;
     let mut url =
         Url::parse(start).and_then(|start| start.join(text)).map_err(|e| bad().cause(e))?;

@@ -2,9 +2,9 @@
 
 use super::blobs::{Finished, Staged};
 use super::config::BoxConfig;
-use super::layout::{self, Index, Manifest};
-use super::{BoxRef, Store};
-use crate::digest::SpecDigest;
+use super::layout::{self, Descriptor, Index, Manifest};
+use super::{BoxRef, Store, blobs};
+use crate::digest::{FileDigest, SpecDigest};
 use crate::error::{Error, Result};
 
 /// What to do when `name:version` is taken by another content.
@@ -89,7 +89,38 @@ impl Store {
         disk: Finished,
         existing: Existing,
     ) -> Result<Added> {
-        let (disk, disk_blob) = disk.described(layout::DISK);
+        let (disk, blob) = disk.described(layout::DISK);
+        self.add_described(config, Some(disk), blob, existing)
+    }
+
+    /// As [`Store::add`], with a disk whose blob is in the store already: that of another box, or one that a killed command
+    /// did not come to name. `None` if there is none with this digest, or if it is damaged.
+    ///
+    /// # Errors
+    /// As [`Store::add`].
+    pub fn add_present(
+        &self,
+        config: &BoxConfig,
+        disk: FileDigest,
+        existing: Existing,
+    ) -> Result<Option<Added>> {
+        let path = blobs::path(&self.root, disk);
+        let Ok(meta) = std::fs::metadata(&path) else { return Ok(None) };
+        let blob = Descriptor::new(layout::DISK, disk, meta.len());
+        if blobs::verify(&self.root, &blob).is_err() {
+            return Ok(None);
+        }
+        self.add_described(config, None, blob, existing).map(Some)
+    }
+
+    /// `disk`: none if its blob is there.
+    fn add_described(
+        &self,
+        config: &BoxConfig,
+        disk: Option<Staged>,
+        disk_blob: Descriptor,
+        existing: Existing,
+    ) -> Result<Added> {
         let (config_file, config_blob) =
             self.stage_bytes(&config.encode()?)?.seal(layout::CONFIG)?;
         let manifest = Manifest::new(config_blob.clone(), disk_blob.clone());
@@ -113,9 +144,13 @@ impl Store {
             }
             outcome = Outcome::Replaced;
         }
-        for (file, blob) in
-            [(disk, &disk_blob), (config_file, &config_blob), (manifest_file, &manifest_blob)]
-        {
+        let files = [(config_file, &config_blob), (manifest_file, &manifest_blob)];
+        let disk = disk.map(|disk| (disk, &disk_blob));
+        if disk.is_none() && !blobs::path(&self.root, disk_blob.digest).try_exists()? {
+            return Err(Error::failed(format!("the disk of `{reference}` was removed meanwhile"))
+                .hint("Run the same command again."));
+        }
+        for (file, blob) in disk.into_iter().chain(files) {
             file.publish(&self.root, blob)?;
         }
         index.put(&reference, manifest_blob.clone());

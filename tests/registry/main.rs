@@ -1,0 +1,13 @@
+//! Boxes go to a registry and come back: Debian's `docker-registry` on loopback, with a proxy before it that damages, delays
+//! and refuses.
+#![expect(
+    clippy::print_stderr,
+    reason = "what was measured explains a failed run, and what did not run has to be said"
+)]
+
+mod access;
+mod boxes;
+mod faults;
+mod proxy;
+mod server;
+mod transfer;

@@ -1,0 +1,196 @@
+//! What moves, and what does not.
+
+use devbox::error::Kind;
+use devbox::store::Outcome;
+
+use crate::boxes::{Home, bytes, run, two_versions};
+use crate::server::Registry;
+
+#[tokio::test]
+async fn a_box_comes_back_as_it_went_and_an_update_moves_what_changed() {
+    let Some(registry) = Registry::start("push and pull") else { return };
+    let from = Home::new();
+    let (first, second) = two_versions(&from);
+    let web = registry.repository("team/web");
+    let pushed = from.push(&first, &web).await.expect("pushes");
+    assert_eq!(pushed.packs.0, 0);
+    assert!(!pushed.was_there);
+    let again = from.push(&first, &web).await.expect("pushes");
+    assert!(again.was_there && again.moved.sent == 0, "{again:?}");
+    assert_eq!(again.manifest, pushed.manifest);
+    // The same box at another place has the same bytes.
+    let other = from.push(&first, &registry.repository("other")).await.expect("pushes");
+    assert_eq!(other.manifest, pushed.manifest);
+    let update = from.push(&second, &web).await.expect("pushes");
+    assert!(update.packs.0 > 0, "some packs are there: {update:?}");
+    assert!(update.moved.sent * 2 < pushed.moved.sent, "{update:?}");
+
+    let to = Home::new();
+    let pulled = to.pull(&format!("{web}:1.0.0")).await.expect("pulls");
+    assert_eq!((pulled.outcome, pulled.reused), (Outcome::New, 0));
+    assert_eq!(pulled.manifest, pushed.manifest);
+    assert_eq!(
+        pulled.image.manifest_digest(),
+        first.manifest_digest(),
+        "the same box in the store"
+    );
+    to.store.verify(&pulled.image).expect("whole");
+    let twice = to.pull(&format!("{web}@{}", pushed.manifest)).await.expect("pulls");
+    assert_eq!(twice.outcome, Outcome::Same);
+    let update = to.pull(&format!("{web}:1.1.0")).await.expect("pulls");
+    assert_eq!(update.image.manifest_digest(), second.manifest_digest());
+    to.store.verify(&update.image).expect("whole");
+    eprintln!("whole: {:?}; update: {:?}", pulled.moved, update.moved);
+    assert!(update.moved.received * 8 < pulled.moved.received, "{update:?} of {pulled:?}");
+    assert!(update.moved.requests <= 40, "{update:?}");
+    to.is_clean();
+
+    // Another one that has only cut the old version itself.
+    let third = Home::new();
+    third.add("web", "1.0.0", first.disk_path());
+    let update = third.pull(&format!("{web}:1.1.0")).await.expect("pulls");
+    assert!(update.moved.received * 6 < pulled.moved.received, "{update:?}");
+    third.store.verify(&update.image).expect("whole");
+
+    let raw = run(
+        from.path(),
+        "skopeo",
+        &[
+            "inspect",
+            "--raw",
+            "--tls-verify=false",
+            &format!("docker://127.0.0.1:{}/team/web:1.0.0", registry.port),
+        ],
+    );
+    assert!(raw.contains("application/vnd.devbox.image.v1"), "{raw}");
+    let copy = format!("oci:{}:x", from.path().join("copy").display());
+    let source = format!("docker://127.0.0.1:{}/team/web:1.1.0", registry.port);
+    run(from.path(), "skopeo", &["copy", "-q", "--src-tls-verify=false", &source, &copy]);
+}
+
+#[tokio::test]
+async fn a_release_never_changes_and_other_tags_move() {
+    let Some(registry) = Registry::start("tags") else { return };
+    let (one, two) = (Home::new(), Home::new());
+    let web = registry.repository("web");
+    let add = |home: &Home, version: &str, seed: u64| {
+        let path = home.path().join("disk");
+        std::fs::write(&path, bytes(seed, 200_000)).expect("written");
+        home.add("web", version, &path)
+    };
+    let first = add(&one, "1.0.0", 1);
+    one.push(&first, &web).await.expect("pushes");
+    let stable = one.push(&first, &format!("{web}:stable")).await.expect("pushes");
+    let e = two.push(&add(&two, "1.0.0", 2), &web).await.expect_err("taken");
+    assert!(e.to_string().contains("is there with another content"), "{e}");
+    assert!(e.to_string().contains(&first.disk_digest().to_string()), "both sides are named: {e}");
+    let next = add(&two, "1.1.0", 3);
+    let moved = two.push(&next, &format!("{web}:stable")).await.expect("moves");
+    assert_ne!(moved.manifest, stable.manifest);
+    let e = two.push(&next, &format!("{web}:1.0.0")).await.expect_err("another version");
+    assert_eq!(e.kind(), Kind::Usage);
+    for seed in [4, 5] {
+        let home = Home::new();
+        home.push(&add(&home, "2.0.0-dev", seed), &web).await.expect("a pre-release moves");
+    }
+    let reader = Home::new();
+    let pulled = reader.pull(&format!("{web}:stable")).await.expect("pulls");
+    assert_eq!(pulled.image.config().version, "1.1.0");
+    // The name means another box here.
+    let e = one.pull(&format!("{web}:2.0.0-dev")).await.map(drop);
+    e.expect("a new name");
+    let e = {
+        let home = Home::new();
+        add(&home, "1.1.0", 9);
+        home.pull(&format!("{web}:stable")).await.expect_err("taken")
+    };
+    assert!(e.to_string().contains("is in the store with other inputs"), "{e}");
+    let e = reader.pull(&format!("{web}:9.9.9")).await.expect_err("absent");
+    assert!(e.to_string().contains("there is no box"), "{e}");
+    reader.is_clean();
+}
+
+#[tokio::test]
+async fn a_folder_and_a_web_server_do_as_well() {
+    let from = Home::new();
+    let (first, second) = two_versions(&from);
+    let folder = from.path().join("boxes");
+    let at = format!("dir:{}", folder.display());
+    let pushed = from.push(&first, &at).await.expect("pushes");
+    from.push(&second, &at).await.expect("pushes");
+    assert!(from.push(&second, &at).await.expect("pushes").was_there);
+
+    let to = Home::new();
+    let pulled = to.pull(&format!("file://{}:1.0.0", folder.display())).await.expect("pulls");
+    assert_eq!(pulled.manifest, pushed.manifest);
+    let update = to.pull(&format!("{at}:1.1.0")).await.expect("pulls");
+    assert!(update.moved.received * 8 < pulled.moved.received, "{update:?}");
+    to.is_clean();
+    to.store.verify(&update.image).expect("whole");
+
+    // Python's server knows no ranges, and is good enough.
+    let mut server = std::process::Command::new("python3")
+        .args(["-u", "-m", "http.server", "--bind", "127.0.0.1", "0"])
+        .current_dir(&folder)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("starts");
+    let mut line = String::new();
+    let mut out = std::io::BufReader::new(server.stdout.take().expect("piped"));
+    std::io::BufRead::read_line(&mut out, &mut line).expect("says where");
+    let port: u16 = line.split(' ').nth(5).and_then(|w| w.parse().ok()).expect(&line);
+    let site = Home::new();
+    let url = format!("http://127.0.0.1:{port}");
+    let pulled = site.pull(&format!("{url}/:1.1.0")).await;
+    let absent = site.pull(&format!("{url}/:7.0.0")).await.expect_err("absent");
+    let e = site.push(&first, &url).await.expect_err("read only");
+    server.kill().expect("ends");
+    server.wait().expect("ended");
+    assert!(absent.to_string().contains("there is no box"), "{absent}");
+    assert_eq!(e.kind(), Kind::Usage);
+    let pulled = pulled.expect("pulls");
+    assert_eq!(pulled.image.manifest_digest(), second.manifest_digest());
+    site.is_clean();
+
+    let empty = tempfile::tempdir().expect("folder");
+    let e =
+        site.pull(&format!("dir:{}:1.0.0", empty.path().display())).await.expect_err("no boxes");
+    assert!(e.to_string().contains("holds no boxes"), "{e}");
+    // A folder whose blob was damaged.
+    let blobs = folder.join("blobs/sha256");
+    for entry in std::fs::read_dir(&blobs).expect("reads") {
+        let path = entry.expect("reads").path();
+        let mut content = std::fs::read(&path).expect("reads");
+        if content.starts_with(b"{") {
+            continue;
+        }
+        let middle = content.len() / 2;
+        content[middle] ^= 1;
+        std::fs::remove_file(&path).expect("removed");
+        std::fs::write(&path, content).expect("written");
+    }
+    let other = Home::new();
+    let e = other.pull(&format!("{at}:1.0.0")).await.expect_err("damaged");
+    eprintln!("{e}");
+    other.is_clean();
+}
+
+#[tokio::test]
+async fn two_pulls_of_one_box_at_once_are_one() {
+    let Some(registry) = Registry::start("two pulls at once") else { return };
+    let from = Home::new();
+    let (first, _) = two_versions(&from);
+    let web = registry.repository("web");
+    from.push(&first, &web).await.expect("pushes");
+    let to = Home::new();
+    let address = format!("{web}:1.0.0");
+    let (a, b) = tokio::join!(to.pull(&address), to.pull(&address));
+    let (a, b) = (a.expect("pulls"), b.expect("pulls"));
+    let mut outcomes = [a.outcome, b.outcome];
+    outcomes.sort_by_key(|outcome| *outcome == Outcome::Same);
+    assert_eq!(outcomes, [Outcome::New, Outcome::Same]);
+    let least = a.moved.received.min(b.moved.received);
+    assert!(least < 20_000, "one of them waited: {a:?} {b:?}");
+    to.is_clean();
+}
