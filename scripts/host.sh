@@ -61,7 +61,9 @@ zstd|zstd|compressed images, and the corpora of the fuzz targets
 git|git|the commit that is tested
 gpg|gpg|keys that are not the vendors
 unzip|unzip|archives that a script unpacks
-skopeo|skopeo|reads a containerDisk
+skopeo|skopeo|reads a containerDisk, and what was pushed to a registry
+docker-registry|docker-registry|the registry of the tests
+openssl|openssl|the certificates of that registry
 libxml2-utils|xmllint|reads the description in an OVA
 jq|jq|reads an attestation without devbox
 chromium|chromium|opens the page of a report

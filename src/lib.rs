@@ -20,11 +20,13 @@
 //! | [`live`] | a host that runs, hashed over there by way of ssh |
 //! | [`attest`] | a signed file that says two images are equal |
 //! | [`store`] | boxes on disk, as an OCI image layout |
+//! | [`chunks`] | a box's disk in pieces, so that a new version moves what changed |
+//! | [`registry`] | boxes go to registries, folders and web servers, and come from there |
 //! | [`os`] | what differs between Linux, macOS and Windows |
 //! | [`host`], [`exec`], [`digest`], [`event`], [`error`], [`ui`], [`crash`], `blocking` | leaves |
 //!
-//! Who may call whom: `cli` -> `project` -> `helper`, `build`, `machine`, `live`, `parity`, `attest`, `store` -> `lock`,
-//! `spec`, `source`, `guest`, `image` -> leaves. `machine` knows no spec, store or build. `image` and `parity` start no
+//! Who may call whom: `cli` -> `project`, `registry` -> `helper`, `build`, `machine`, `live`, `parity`, `attest`, `store`,
+//! `chunks` -> `lock`, `spec`, `source`, `guest`, `image` -> leaves. `machine` knows no spec, store or build. `image` and `parity` start no
 //! program and no machine. Only [`ui`] prints, only `main` exits, only [`exec`], [`os`], [`live`] and
 //! `machine::process` start programs.
 

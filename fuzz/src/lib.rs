@@ -7,6 +7,8 @@
 pub mod archive;
 #[path = "../../src/source/checksum/mod.rs"]
 pub mod checksum;
+#[path = "../../src/chunks/mod.rs"]
+pub mod chunks;
 #[path = "../../src/digest.rs"]
 pub mod digest;
 #[path = "../../src/error.rs"]

@@ -35,6 +35,8 @@ const MAX_TABLE: u64 = 1 << 20;
 const LEAST_ENTRY: u64 = 34;
 /// Level of compression of the index: it is small, and moved whole.
 const LEVEL: i32 = 19;
+/// Most memory for unpacking it, as a power of two; that level takes 8 MiB.
+const WINDOW_LOG: u32 = 23;
 
 /// How a disk's file is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,7 +105,8 @@ impl Index {
         Self::read(&unpacked(blob)?).context(|| "the index of the disk cannot be read".to_owned())
     }
 
-    fn read(bytes: &[u8]) -> Result<Self> {
+    /// As [`Index::parse`], once it is unpacked.
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self> {
         let mut bytes = Bytes(bytes);
         if bytes.take(TAG.len())? != TAG {
             return Err(
@@ -217,7 +220,7 @@ pub fn encode_table(entries: &[Entry]) -> Vec<u8> {
 }
 
 /// Reads a table; `size` is that of its pack, where it is known.
-pub(super) fn parse_table(bytes: &[u8], chunks: u64, size: Option<u64>) -> Result<Vec<Entry>> {
+pub(crate) fn parse_table(bytes: &[u8], chunks: u64, size: Option<u64>) -> Result<Vec<Entry>> {
     let mut bytes = Bytes(bytes);
     let (mut entries, mut sum) = (vec![], 0u64);
     for _ in 0..chunks {
@@ -242,7 +245,9 @@ pub(super) fn parse_table(bytes: &[u8], chunks: u64, size: Option<u64>) -> Resul
 fn unpacked(blob: &[u8]) -> Result<Vec<u8>> {
     let bad = |e| Error::undetermined("the index of the disk cannot be unpacked").cause(e);
     let mut out = vec![];
-    let decoder = zstd::stream::read::Decoder::new(blob).map_err(bad)?;
+    let mut decoder = zstd::stream::read::Decoder::new(blob).map_err(bad)?;
+    // Else a few bytes could ask for 128 MiB.
+    decoder.window_log_max(WINDOW_LOG).map_err(bad)?;
     decoder.take(MAX_INDEX + 1).read_to_end(&mut out).map_err(bad)?;
     if out.len() as u64 > MAX_INDEX {
         return Err(Error::undetermined(format!(

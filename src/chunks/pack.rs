@@ -61,6 +61,9 @@ pub enum Work {
     Name,
 }
 
+/// A pack that was handed over.
+type Done = (PackHead, Vec<Entry>, Option<Packed>);
+
 /// Cuts the qcow2 at `path` and hands over each pack when it is whole; `told` hears how many bytes were read.
 ///
 /// # Errors
@@ -74,7 +77,7 @@ pub fn pack(
     let mut cutter = Cutter::open(path, RULES)?;
     let mut whole = Sha256::new();
     let mut open = Strand::ALL.map(Open::new);
-    let mut done: [Vec<(PackHead, Vec<Entry>, Option<Packed>)>; 2] = [vec![], vec![]];
+    let mut done: [Vec<Done>; 2] = [vec![], vec![]];
     loop {
         told(cutter.done())?;
         let cuts = cutter.some(BATCH, &mut whole)?;
@@ -104,8 +107,6 @@ pub fn pack(
     let digest = FileDigest::from_bytes(whole.finish());
     Ok(Whole { index: Index { digest, weave: cutter.weave(), packs: heads }, tables, packs })
 }
-
-type Done = (PackHead, Vec<Entry>, Option<Packed>);
 
 fn finished(
     pack: Pack,

@@ -2,11 +2,13 @@
 //! than [`crate::MEMORY`].
 
 mod checks;
+mod chunks;
 mod images;
 mod packages;
 mod texts;
 mod whole;
 
+pub use chunks::chunks;
 pub use images::*;
 pub use packages::packages;
 pub use texts::*;
