@@ -29,8 +29,8 @@ const TAG: &[u8] = b"devbox/chunks/1\n";
 pub const MAX_INDEX: u64 = 64 << 20;
 /// Most blocks of a chunk from outside: what is unpacked at a time stays small.
 pub const MAX_CHUNK_BLOCKS: u64 = 1024;
-/// Most bytes of a pack's table.
-const MAX_TABLE: u64 = 1 << 20;
+/// Most bytes of a pack's table; devbox's own have at most 40,000.
+const MAX_TABLE: u64 = 128 << 10;
 /// Fewest bytes of a chunk in a table: its digest and two numbers.
 const LEAST_ENTRY: u64 = 34;
 /// Level of compression of the index: it is small, and moved whole.

@@ -1,6 +1,5 @@
 //! Packs: chunks, each compressed, one behind the other.
 
-use std::collections::VecDeque;
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -78,21 +77,22 @@ pub fn pack(
     let mut whole = Sha256::new();
     let mut open = Strand::ALL.map(Open::new);
     let mut done: [Vec<Done>; 2] = [vec![], vec![]];
-    loop {
+    let mut cuts = cutter.some(BATCH, &mut whole)?;
+    while !cuts.is_empty() {
         told(cutter.done())?;
-        let cuts = cutter.some(BATCH, &mut whole)?;
-        if cuts.is_empty() {
-            break;
-        }
-        let mut chunks: VecDeque<_> =
-            cuts.into_par_iter().map(|cut| Chunk::of(&cut, work)).collect::<Result<_>>()?;
-        while let Some(chunk) = chunks.pop_front() {
+        // What comes next is read and hashed meanwhile.
+        let name = || cuts.into_par_iter().map(|cut| Chunk::of(&cut, work)).collect::<Result<_>>();
+        let (next, chunks) = rayon::join(|| cutter.some(BATCH, &mut whole), name);
+        let chunks: Vec<Chunk> = chunks?;
+        for chunk in chunks {
             let strand = chunk.strand;
             if let Some(pack) = open[strand.index()].add(chunk) {
                 done[strand.index()].push(finished(pack, work, sink)?);
             }
         }
+        cuts = next?;
     }
+    told(cutter.done())?;
     for (open, done) in open.into_iter().zip(&mut done) {
         if !open.pack.entries.is_empty() {
             done.push(finished(open.pack, work, sink)?);

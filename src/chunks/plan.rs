@@ -110,7 +110,9 @@ pub fn joined(parts: &[(usize, Range<u64>)]) -> Vec<(Range<u64>, Vec<usize>)> {
     let mut all: Vec<(Range<u64>, Vec<usize>)> = vec![];
     for (number, part) in parts {
         match all.last_mut() {
-            Some((range, numbers)) if part.start - range.end <= GAP => {
+            Some((range, numbers))
+                if part.start - range.end <= GAP && part.end - range.start <= MOST =>
+            {
                 range.end = part.end;
                 numbers.push(*number);
             }

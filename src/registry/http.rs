@@ -409,6 +409,12 @@ fn ended(what: &str, e: &reqwest::Error) -> Ended {
             .hint("Put the certificate of its authority as `ca.crt` into `/etc/docker/certs.d/HOST:PORT` or `~/.config/containers/certs.d/HOST:PORT`.")
             .into();
     }
+    if e.is_connect() && why.contains("InvalidContentType") {
+        return Error::failed(format!("cannot {what}: the server does not speak TLS"))
+            .cause(why)
+            .hint("If it is to be trusted without, give `--plain-http`.")
+            .into();
+    }
     Ended::Lost(why, None)
 }
 

@@ -29,6 +29,8 @@ use crate::store::{BoxConfig, BoxRef, Existing, Outcome, Partial, Store};
 const MAX_CONFIG: u64 = 1 << 20;
 /// Bytes that stay free on the disk: a full disk breaks more than this pull.
 const SPARE: u64 = 64 << 20;
+/// One of so many blocks of a cluster is no zeros: 64 KiB and 4 KiB.
+const LEAST_OF_CLUSTER: u64 = 16;
 /// How often it is looked whether another process has finished the same disk.
 const LOOK: Duration = Duration::from_millis(300);
 
@@ -122,6 +124,7 @@ impl Job<'_> {
             return Ok((image, Outcome::Same));
         }
         // Before the work, not after it.
+        self.may_add()?;
         self.store.may_add(
             &self.config.name,
             &self.config.version,
@@ -135,10 +138,15 @@ impl Job<'_> {
         let index = Index::parse(&self.remote.blob(what, &self.shipped.index, MAX_INDEX).await?)?;
         self.check(&index)?;
         let Some(partial) = self.begin().await? else {
-            let image = self
-                .is_here()?
-                .ok_or_else(|| Error::failed("another devbox pulled the box, and it is gone"))?;
-            return Ok((image, Outcome::Same));
+            // Of the same name, or of another one.
+            if let Some(image) = self.is_here()? {
+                return Ok((image, Outcome::Same));
+            }
+            let gone = || Error::failed("the disk of the box was removed from the store meanwhile");
+            return self
+                .add_present()
+                .await?
+                .ok_or_else(|| gone().hint("Run the same command again."));
         };
         let local = self.local(described).await?;
         let tables = self.tables(&index, &local).await?;
@@ -158,6 +166,21 @@ impl Job<'_> {
         Ok(found.filter(|image| {
             *image.config() == self.config && image.disk_digest() == self.shipped.disk
         }))
+    }
+
+    /// Refuses a release that is here with another content; [`Store::add`] does so too, after the work.
+    fn may_add(&self) -> Result<()> {
+        let found = self.store.find(&self.config.name, &self.config.version)?;
+        let is_other = |image: &BoxRef| image.config().box1 != self.config.box1;
+        let Some(image) = found.filter(is_other) else { return Ok(()) };
+        if self.existing == Existing::Replace || self.config.version.contains('-') {
+            return Ok(());
+        }
+        let name = image.config().reference();
+        Err(Error::failed(format!("`{name}` is in the store with another content"))
+            .detail(format!("here:  {}", image.config().box1))
+            .detail(format!("there: {}", self.config.box1))
+            .hint("Give `--replace` to move the name, or remove the box with `devbox box remove`."))
     }
 
     /// Adds the box if its disk is here, without a name or under another one.
@@ -181,8 +204,16 @@ impl Job<'_> {
             )
             .hint("Push the box again."));
         }
-        // Holes take nothing; what is not a hole is at most the file.
-        let (needed, free) = (self.needed(index), free_bytes(self.store.root())?);
+        let needed = self.needed(index);
+        // A cluster of a qcow2 can be zeros but for one block. A file that is nearly all zeros is none, and would be hashed
+        // for hours.
+        let most = needed.saturating_mul(LEAST_OF_CLUSTER).saturating_add(SPARE);
+        if tables > MAX_INDEX || index.weave.size > most {
+            return Err(Error::undetermined("the index of the disk claims what no disk has")
+                .detail(format!("{} bytes with {needed} bytes of data", index.weave.size)));
+        }
+        // Holes take nothing.
+        let free = free_bytes(self.store.root())?;
         if needed.saturating_add(SPARE) <= free {
             return Ok(());
         }
@@ -204,7 +235,9 @@ impl Job<'_> {
         let mut told = false;
         loop {
             if let Some(partial) = self.store.partial(self.shipped.disk)? {
-                if self.is_here()?.is_some() {
+                // One who just finished has given it up before its box has a name.
+                let (store, disk) = (self.store.clone(), self.shipped.disk);
+                if blocking("waiting for the store", move || store.has(disk)).await? {
                     partial.discard()?;
                     return Ok(None);
                 }

@@ -94,10 +94,10 @@ impl Store {
     }
 
     /// As [`Store::add`], with a disk whose blob is in the store already: that of another box, or one that a killed command
-    /// did not come to name. `None` if there is none with this digest, or if it is damaged.
+    /// did not come to name. `None` if there is none with this digest.
     ///
     /// # Errors
-    /// As [`Store::add`].
+    /// As [`Store::add`]; it is damaged.
     pub fn add_present(
         &self,
         config: &BoxConfig,
@@ -107,9 +107,7 @@ impl Store {
         let path = blobs::path(&self.root, disk);
         let Ok(meta) = std::fs::metadata(&path) else { return Ok(None) };
         let blob = Descriptor::new(layout::DISK, disk, meta.len());
-        if blobs::verify(&self.root, &blob).is_err() {
-            return Ok(None);
-        }
+        blobs::verify(&self.root, &blob)?;
         self.add_described(config, None, blob, existing).map(Some)
     }
 

@@ -156,6 +156,15 @@ impl Store {
         self.load(Descriptor::new(layout::MANIFEST, manifest, size))
     }
 
+    /// Whether a blob is here, once nobody is adding or removing one any more. Its bytes are not looked at.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn has(&self, blob: FileDigest) -> Result<bool> {
+        let _wait = self.hold()?;
+        Ok(blobs::path(&self.root, blob).try_exists()?)
+    }
+
     /// Reads the disk's blob and compares its digest with the one that the manifest names.
     ///
     /// # Errors

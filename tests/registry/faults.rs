@@ -280,3 +280,28 @@ async fn a_tag_that_moves_between_two_calls_gives_one_of_both() {
     assert!([old.disk_digest(), new.disk_digest()].contains(&image.disk_digest()));
     to.is_clean();
 }
+
+#[tokio::test]
+async fn a_disk_that_is_too_small_is_named_before_anything_moves() {
+    let Some(registry) = Registry::start("a small disk") else { return };
+    let from = Home::new();
+    let (first, _) = two_versions(&from);
+    from.push(&first, &registry.repository("web")).await.expect("pushes");
+    let home = tempfile::tempdir().expect("folder");
+    let script = "mount -t tmpfs -o size=20m none \"$DEVBOX_HOME\" && \"$@\"; code=$?; ls \"$DEVBOX_HOME/store/blobs/sha256\"; exit $code";
+    let out = tokio::process::Command::new("unshare")
+        .args(["-Urm", "sh", "-c", script, "sh", env!("CARGO_BIN_EXE_devbox"), "box", "pull"])
+        .arg(format!("{}:1.0.0", registry.repository("web")))
+        .env("DEVBOX_HOME", home.path())
+        .output()
+        .await
+        .expect("runs");
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    if said.contains("Operation not permitted") {
+        eprintln!("not run: a small disk: no user namespace ({said})");
+        return;
+    }
+    assert_eq!(out.status.code(), Some(1), "{said}");
+    assert!(said.contains("not enough free space") && said.contains("box prune"), "{said}");
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "", "no blob");
+}

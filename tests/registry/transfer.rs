@@ -104,7 +104,7 @@ async fn a_release_never_changes_and_other_tags_move() {
         add(&home, "1.1.0", 9);
         home.pull(&format!("{web}:stable")).await.expect_err("taken")
     };
-    assert!(e.to_string().contains("is in the store with other inputs"), "{e}");
+    assert!(e.to_string().contains("is in the store with another content"), "{e}");
     let e = reader.pull(&format!("{web}:9.9.9")).await.expect_err("absent");
     assert!(e.to_string().contains("there is no box"), "{e}");
     reader.is_clean();
