@@ -112,7 +112,7 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
             report(&format!("removed {name}:{version}"), &removed, json)?;
         }
         Verb::Push { name, address, how } => {
-            transfer::push(&named(&store, &name)?, &address, &how, ctx)?;
+            transfer::push(&store, &named(&store, &name)?, &address, &how, ctx)?;
         }
         Verb::Pull { address, replace, how } => {
             transfer::pull(&store, &address, replace, &how, ctx)?;

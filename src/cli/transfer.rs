@@ -28,13 +28,20 @@ impl Args {
     }
 }
 
-pub(super) fn push(image: &BoxRef, address: &str, args: &Args, ctx: &Context) -> Result<()> {
+pub(super) fn push(
+    store: &Store,
+    image: &BoxRef,
+    address: &str,
+    args: &Args,
+    ctx: &Context,
+) -> Result<()> {
     let address = Address::parse(address)?;
     let described = Described::new(&ctx.paths.cache);
     let (name, begun) = (image.config().reference(), Instant::now());
     ctx.events.phase(format!("Pushing {name} to {}", address.place));
     let pushed = ctx.block_on(async |cancel| {
-        registry::push(image, &address, &described, &args.options(), &ctx.events, &cancel).await
+        let options = args.options();
+        registry::push(store, image, &address, &described, &options, &ctx.events, &cancel).await
     })?;
     let (there, all) = pushed.packs;
     let text = match (pushed.was_there, there) {

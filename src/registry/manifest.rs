@@ -28,7 +28,7 @@ const VERSION: &str = "org.opencontainers.image.version";
 pub(super) const MAX_MANIFEST: u64 = 4 << 20;
 
 /// A blob that a manifest names.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Blob {
     /// SHA-256 of its bytes.
     pub digest: FileDigest,

@@ -26,8 +26,8 @@ pub use pull::{Pulled, pull};
 pub use push::{Pushed, push};
 pub use remote::{Options, Remote};
 
-/// Requests that are under way at once.
-const AT_ONCE: usize = 4;
+/// Requests that are under way at once: each has up to 4 MiB in memory.
+const AT_ONCE: usize = 8;
 /// How often progress is told.
 const PROGRESS: Duration = Duration::from_millis(200);
 

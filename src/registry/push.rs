@@ -1,6 +1,8 @@
 //! A box goes out.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::mpsc;
@@ -18,7 +20,12 @@ use crate::chunks::pack::{Packed, Whole, Work};
 use crate::digest::FileDigest;
 use crate::error::{Error, Result};
 use crate::event::Events;
-use crate::store::BoxRef;
+use crate::store::{BoxRef, Store};
+
+/// Most other versions whose packs are looked up, each with a request.
+const OTHERS: usize = 2;
+/// Packs that were asked for in vain before the rest is sent without asking.
+const IN_VAIN: usize = 16;
 
 /// A box that is there now.
 #[derive(Debug, Clone)]
@@ -40,6 +47,7 @@ pub struct Pushed {
 /// # Errors
 /// The tag is that of a release and holds another box, or is that of another version; the place refuses; `cancel` was cancelled.
 pub async fn push(
+    store: &Store,
     image: &BoxRef,
     address: &Address,
     described: &Described,
@@ -68,8 +76,14 @@ pub async fn push(
             Some(before)
         }
     };
-    let known: Vec<Blob> = before.map(|before| before.packs).unwrap_or_default();
-    let (whole, there) = send_packs(image, &remote, known, events, cancel).await?;
+    let mut there = There::default();
+    if let Some(before) = before {
+        there.known.extend(before.packs);
+    }
+    for version in others(store, image)? {
+        there.add(&remote, version).await;
+    }
+    let (whole, there) = send_packs(image, &remote, there, events, cancel).await?;
     let mut tables = vec![];
     for table in &whole.tables {
         tables.extend_from_slice(&encode_table(table));
@@ -105,7 +119,7 @@ pub async fn push(
 async fn send_packs(
     image: &BoxRef,
     remote: &Arc<Remote>,
-    known: Vec<Blob>,
+    there: There,
     events: &Events,
     cancel: &CancellationToken,
 ) -> Result<(Whole, usize)> {
@@ -121,6 +135,7 @@ async fn send_packs(
         };
         cut_up(&image, &what, Work::Pack, &events, &cancel, &mut send)
     });
+    let known = &there;
     let sending = async {
         let (mut under_way, mut there) = (FuturesUnordered::new(), 0);
         loop {
@@ -130,8 +145,7 @@ async fn send_packs(
                 pack = packs.recv(), if !full => match pack {
                     Some((packed, bytes)) => {
                         let blob = Blob { digest: packed.digest, size: packed.size };
-                        let known = known.contains(&blob);
-                        under_way.push(send_pack(remote, blob, known, bytes.into()));
+                        under_way.push(known.send(remote, blob, bytes.into()));
                     }
                     None => break,
                 },
@@ -149,12 +163,49 @@ async fn send_packs(
     Ok((whole?, there))
 }
 
-/// Sends one pack; whether it was there.
-async fn send_pack(remote: &Remote, blob: Blob, known: bool, bytes: Bytes) -> Result<bool> {
-    if known || remote.has(&blob).await? {
-        return Ok(true);
+/// Packs that are there.
+#[derive(Debug, Default)]
+struct There {
+    known: BTreeSet<Blob>,
+    /// How many in a row were asked for in vain.
+    in_vain: AtomicUsize,
+}
+
+impl There {
+    /// Adds those of another version. That it cannot be read is no failure: then each pack is asked for.
+    async fn add(&mut self, remote: &Remote, version: String) {
+        let Ok(Some((bytes, _))) = remote.manifest(&Which::Tag(version)).await else { return };
+        self.known.extend(Shipped::parse(&bytes, "").into_iter().flat_map(|shipped| shipped.packs));
     }
-    remote.put(&blob, bytes).await.map(|()| false)
+
+    /// Sends a pack; whether it was there.
+    async fn send(&self, remote: &Remote, blob: Blob, bytes: Bytes) -> Result<bool> {
+        if self.known.contains(&blob) {
+            return Ok(true);
+        }
+        // A push that was cut off left its first packs, so after some that are absent the rest is, too. One that is sent
+        // although it is there does no harm.
+        if self.in_vain.load(Ordering::Relaxed) < IN_VAIN {
+            if remote.has(&blob).await? {
+                self.in_vain.store(0, Ordering::Relaxed);
+                return Ok(true);
+            }
+            self.in_vain.fetch_add(1, Ordering::Relaxed);
+        }
+        remote.put(&blob, bytes).await.map(|()| false)
+    }
+}
+
+/// Versions of the same box in the store, the newest first, whose packs may be there.
+fn others(store: &Store, image: &BoxRef) -> Result<Vec<String>> {
+    let name = &image.config().name;
+    let mut others: Vec<BoxRef> = store.list()?;
+    others.retain(|other| other.config().name == *name && other.config() != image.config());
+    let written =
+        |other: &BoxRef| fs_err::metadata(other.disk_path()).and_then(|m| m.modified()).ok();
+    others.sort_by_key(|other| std::cmp::Reverse(written(other)));
+    let versions = others.iter().map(|other| other.config().version.clone());
+    Ok(versions.filter(|version| is_tag(version)).take(OTHERS).collect())
 }
 
 /// The tag of the box: the one that was asked for, or its version.

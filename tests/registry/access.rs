@@ -53,6 +53,7 @@ async fn a_password_is_shown_to_who_asks_for_it() {
         let (events, cancel) =
             (devbox::event::Events::silent(), tokio_util::sync::CancellationToken::new());
         devbox::registry::push(
+            &home.store,
             &image,
             &address,
             &described,
@@ -189,7 +190,7 @@ async fn a_registry_with_an_authority_of_its_own_is_trusted_when_one_says_so() {
     let address = devbox::registry::Address::parse(&web).expect("address");
     let (events, cancel) =
         (devbox::event::Events::silent(), tokio_util::sync::CancellationToken::new());
-    devbox::registry::push(&image, &address, &described, &trusting, &events, &cancel)
+    devbox::registry::push(&home.store, &image, &address, &described, &trusting, &events, &cancel)
         .await
         .expect("pushes");
     let to = Home::new();

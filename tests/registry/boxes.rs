@@ -57,7 +57,7 @@ impl Home {
         let described = Described::new(&self.path().join("cache"));
         let address = Address::parse(address).expect("address");
         let (events, cancel) = (Events::silent(), CancellationToken::new());
-        registry::push(image, &address, &described, &options(), &events, &cancel).await
+        registry::push(&self.store, image, &address, &described, &options(), &events, &cancel).await
     }
 
     pub(crate) async fn pull(&self, address: &str) -> Result<Pulled> {
