@@ -131,6 +131,7 @@ impl Index {
     ///
     /// # Errors
     /// It is not one; kind `Undetermined`.
+    #[cfg(feature = "images")]
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
         parse(bytes).context(|| "the index of the boxes cannot be read".to_owned())
     }

@@ -32,7 +32,10 @@ pub use gc::{Live, Pruned};
 pub use lock::Guard;
 pub use partial::Partial;
 
-pub(crate) use layout::{BOX, CONFIG, Descriptor, Index, MANIFEST, encode};
+// `registry`, which speaks the same format, needs `images`.
+#[cfg(feature = "images")]
+pub(crate) use layout::{BOX, CONFIG, MANIFEST, encode};
+pub(crate) use layout::{Descriptor, Index};
 
 use layout::Manifest;
 
