@@ -5,9 +5,11 @@ use std::io;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags, unmount};
+use rustix::mount::MountFlags;
+#[cfg(feature = "images")]
+use rustix::{io::Errno, mount::UnmountFlags, mount::unmount};
 
+#[cfg(feature = "images")]
 use crate::error::{Error, Result};
 
 /// The mounts at and below `source`, as this process sees them, in the order in which they were made, with those flags
@@ -23,6 +25,7 @@ pub(crate) fn beneath(source: &Path) -> io::Result<Vec<(PathBuf, MountFlags)>> {
 ///
 /// # Errors
 /// Something stays, named.
+#[cfg(feature = "images")]
 pub(crate) fn clear(dir: &Path) -> Result<()> {
     let dir = dir.canonicalize()?;
     // What was mounted later may lie on what was mounted before.

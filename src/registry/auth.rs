@@ -12,7 +12,7 @@ use super::http::Http;
 use crate::error::{Error, Result};
 
 /// Largest answer with a token.
-const MAX_TOKEN: usize = 1 << 20;
+const MAX_TOKEN: u64 = 1 << 20;
 
 /// Credentials, and what they came to.
 pub struct Auth {
@@ -55,7 +55,7 @@ impl Auth {
         self.header.lock().await.clone()
     }
 
-    /// What to show after an answer with these `headers` to a request that showed `shown`.
+    /// What to show after an answer with these `headers` to a request that showed `shown`; `over_tls`: it came so.
     ///
     /// # Errors
     /// The server asks for what is not known, or gives no token.
@@ -64,6 +64,7 @@ impl Auth {
         http: &Http,
         what: &str,
         headers: &HeaderMap,
+        over_tls: bool,
         shown: Option<HeaderValue>,
     ) -> Result<HeaderValue> {
         let mut kept = self.header.lock().await;
@@ -73,7 +74,7 @@ impl Auth {
         }
         let header = match challenge(headers) {
             Some(Challenge::Bearer { realm, service }) => {
-                let token = self.token(http, what, &realm, service.as_deref()).await?;
+                let token = self.token(http, what, over_tls, &realm, service.as_deref()).await?;
                 secret(&format!("Bearer {token}"))
             }
             // The same password again would not help.
@@ -94,6 +95,7 @@ impl Auth {
         &self,
         http: &Http,
         what: &str,
+        over_tls: bool,
         realm: &str,
         service: Option<&str>,
     ) -> Result<String> {
@@ -101,6 +103,11 @@ impl Auth {
         let Some(url) = url else {
             return Err(Self::refused(what).cause("the server names no address that gives tokens"));
         };
+        // Who was asked over TLS does not have a password sent over anything else.
+        if url.scheme() == "http" && over_tls && self.credentials.is_some() {
+            return Err(Self::refused(what)
+                .cause(format!("it wants the password sent without TLS, to `{url}`")));
+        }
         let response = http.token(what, self.token_request(http, url, service)).await?;
         let status = response.status();
         if !status.is_success() {
@@ -108,7 +115,7 @@ impl Auth {
                 Self::refused(what).cause(format!("the server that gives tokens answers {status}"))
             );
         }
-        let bytes = response.bytes().await.ok().filter(|bytes| bytes.len() <= MAX_TOKEN);
+        let bytes = http.bounded(response, MAX_TOKEN).await;
         let token = bytes.and_then(|bytes| serde_json::from_slice::<Token>(&bytes).ok());
         token
             .and_then(|token| token.token.or(token.access_token))

@@ -188,7 +188,9 @@ impl Http {
             let response = request.send().await.map_err(|e| ended(what, &e))?;
             match response.status() {
                 StatusCode::UNAUTHORIZED => {
-                    shown = Some(self.auth.answer(self, what, response.headers(), shown).await?);
+                    let over_tls = response.url().scheme() == "https";
+                    let headers = response.headers();
+                    shown = Some(self.auth.answer(self, what, headers, over_tls, shown).await?);
                 }
                 StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
                     return Err(busy(&response));
@@ -208,6 +210,13 @@ impl Http {
             Error::failed(format!("cannot {what}: the server that gives tokens cannot be reached"))
                 .cause(reason(&e))
         })
+    }
+
+    /// The whole of an answer that has at most `limit` bytes; none if it is longer, or breaks off.
+    pub(super) async fn bounded(&self, response: Response, limit: u64) -> Option<Vec<u8>> {
+        let mut bytes = vec![];
+        self.take("", response, 0, limit + 1, &mut bytes).await.ok()?;
+        (bytes.len() as u64 <= limit).then_some(bytes)
     }
 
     pub(super) fn client(&self) -> &Client {
