@@ -16,6 +16,7 @@ use crate::build::{hardware, seed};
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::guest::identity;
+use crate::guest::keys::KeyPair;
 use crate::guest::ssh::{Client, Ended, Target};
 use crate::guest::work::root_reads;
 use crate::host;
@@ -126,7 +127,8 @@ impl Start<'_> {
         let mut config = config(self.spec, &self.overlay, self.accelerator, uuid, seed);
         config.rtc = (self.ahead != 0).then(|| jiff::Timestamp::now().as_second() + self.ahead);
         let machine = self.launch(config.clone()).await.map_err(Unrestored::into_inner)?;
-        let mut guest = self.watched(machine, &config, &ssh, Names::default(), false).await?;
+        let mut guest =
+            self.watched(machine, &config, [&key, &host_key], Names::default(), false).await?;
         let [banner, login] = ready::ssh_probes(&guest.client);
         let cloud_init = ready::cloud_init_probe(&guest.client);
         let probes = [ready::serial_probe(), banner, login, cloud_init];
@@ -144,16 +146,16 @@ impl Start<'_> {
         let began = Instant::now();
         self.events.phase("Going on from the guest before the last step");
         let (ssh, seed) = (self.work.file("ssh"), self.work.file("seed.iso"));
-        let own = || -> Result<()> {
+        let own = || -> Result<(KeyPair, KeyPair)> {
             host::private_dir(&ssh)?;
             for path in [Client::key_path, Client::host_key_path] {
                 fs::copy(path(memory.ssh()), path(&ssh))?;
             }
             fs::copy(memory.seed(), &seed)?;
-            Ok(())
+            Client::keys(&ssh, "build")
         };
         // Somebody removed them meanwhile.
-        own().map_err(Asleep::Refused)?;
+        let (key, host_key) = own().map_err(Asleep::Refused)?;
         let uuid = memory.uuid().to_owned();
         let mut config = config(self.spec, &self.overlay, self.accelerator, uuid, seed);
         config.incoming = Some(Incoming::Memory(memory.state().to_owned()));
@@ -162,7 +164,7 @@ impl Start<'_> {
             Unrestored::Failed(e) => Asleep::Failed(e),
         })?;
         let names = memory.names().clone();
-        let guest = self.watched(machine, &config, &ssh, names, true).await;
+        let guest = self.watched(machine, &config, [&key, &host_key], names, true).await;
         let mut guest = guest.map_err(Asleep::Failed)?;
         if let Err(e) = self.wake(&mut guest).await {
             guest.kill().await.map_err(Asleep::Failed)?;
@@ -196,7 +198,7 @@ impl Start<'_> {
         &self,
         machine: Machine,
         config: &Config,
-        ssh: &Path,
+        [key, host_key]: [&KeyPair; 2],
         names: Names,
         resumed: bool,
     ) -> Result<Guest> {
@@ -215,8 +217,7 @@ impl Start<'_> {
         let (name, alias) = ("build".to_owned(), String::new());
         let target = Target { name, alias, user: seed::USER.to_owned(), host, port };
         let control = self.work.runtime().join("c");
-        let (key, host_key) = Client::keys(ssh, "build")?;
-        let client = Client::new(ssh, &control, target, host_key.public())?;
+        let client = Client::new(&self.work.file("ssh"), &control, target, host_key.public())?;
         let key = key.public().split_whitespace().nth(1).unwrap_or_default().to_owned();
         let (uuid, fit) = (config.uuid.clone(), Fit::of(config)?);
         Ok(Guest { machine, client, key, watch, uuid, fit, resumed, layers: Cell::new(0) })

@@ -1,6 +1,6 @@
 //! Removes layers by age and by size; what a layer lies on outlives it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -57,9 +57,10 @@ pub type Pruned = Vec<(PathBuf, u64)>;
 #[must_use]
 pub fn list(paths: &Paths) -> Vec<Kept> {
     let dir = folder(paths);
+    let memories = memory::stored(&dir);
     let kept = |(record, used): (Record, SystemTime)| Kept {
-        stored: stored(&record, &dir),
-        memory: memory::stored(&record.disk(&dir), &dir),
+        stored: stored(&record, &memories, &dir),
+        memory: memories.get(&record.disk(&dir)).copied().unwrap_or(0),
         key: record.key,
         step: record.title,
         image: record.image,
@@ -110,14 +111,15 @@ pub fn prune(paths: &Paths, age: Age, dry_run: bool) -> Result<Option<Pruned>> {
 }
 
 /// Bytes of a layer and its memory.
-fn stored(record: &Record, dir: &Path) -> u64 {
+fn stored(record: &Record, memories: &HashMap<PathBuf, u64>, dir: &Path) -> u64 {
     let disk = record.disk(dir);
-    host::stored_bytes(&disk).saturating_add(memory::stored(&disk, dir))
+    host::stored_bytes(&disk).saturating_add(memories.get(&disk).copied().unwrap_or(0))
 }
 
 /// The keys of the layers that stay, each with all that it lies on.
 fn staying<'a>(all: &'a [(Record, SystemTime)], age: Age, dir: &Path) -> HashSet<&'a str> {
     let now = SystemTime::now();
+    let memories = memory::stored(dir);
     let mut staying = HashSet::new();
     let mut bytes: u64 = 0;
     // The latest used first: so one layer that is too much takes none with it that was used after it.
@@ -126,7 +128,7 @@ fn staying<'a>(all: &'a [(Record, SystemTime)], age: Age, dir: &Path) -> HashSet
         let chain = chain(record, all, dir);
         let Some(chain) = chain.filter(|_| unused <= age.unused) else { continue };
         let new: Vec<_> = chain.into_iter().filter(|r| !staying.contains(&*r.key)).collect();
-        let more: u64 = new.iter().map(|record| stored(record, dir)).sum();
+        let more: u64 = new.iter().map(|record| stored(record, &memories, dir)).sum();
         if bytes.saturating_add(more) <= age.bytes {
             bytes += more;
             staying.extend(new.iter().map(|record| &*record.key));

@@ -4,6 +4,7 @@
 //! One folder, named by chance, with a record that comes last. It belongs to the layer on which the guest goes on, and
 //! goes with it; of each box the newest one stays. None is kept of a guest that was told a secret.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -242,10 +243,13 @@ pub(super) fn layer_of(path: &Path, dir: &Path) -> Option<PathBuf> {
     Memory::read(path.to_owned()).map(|memory| dir.join(memory.record.layer))
 }
 
-/// Bytes on the host's disk of those that belong to a layer's file.
-pub(super) fn stored(layer: &Path, dir: &Path) -> u64 {
-    let own = Memory::all(dir).into_iter().filter(|m| dir.join(&m.record.layer) == layer);
-    own.map(|memory| host::stored_bytes(&memory.dir)).sum()
+/// Bytes on the host's disk of all finished ones, by the layer's file that they belong to.
+pub(super) fn stored(dir: &Path) -> HashMap<PathBuf, u64> {
+    let mut all = HashMap::new();
+    for memory in Memory::all(dir) {
+        *all.entry(dir.join(&memory.record.layer)).or_insert(0) += host::stored_bytes(&memory.dir);
+    }
+    all
 }
 
 fn record_of(dir: &Path) -> PathBuf {
