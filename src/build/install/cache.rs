@@ -1,14 +1,14 @@
 //! Installed disks: one for each key, read-only, beside a record. An installation takes minutes to hours, and runs
 //! again only when something changed.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use crate::blocking::exclusive;
 use crate::error::{Context as _, Error, Result};
 use crate::event::Events;
 use crate::host;
@@ -82,28 +82,8 @@ impl Cache {
 
     /// Waits until nobody else makes this disk. Held until dropped.
     pub(super) async fn lock(&self, events: &Events, cancel: &CancellationToken) -> Result<File> {
-        let file = fs::OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(self.file("lock"))?
-            .into_file();
-        let mut told = false;
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(file),
-                Err(TryLockError::Error(e)) => return Err(e.into()),
-                Err(TryLockError::WouldBlock) => {}
-            }
-            if !told {
-                events.note("another devbox runs the same installation; waiting for it");
-                told = true;
-            }
-            tokio::select! {
-                () = cancel.cancelled() => return Err(Error::interrupted("interrupted")),
-                () = tokio::time::sleep(Duration::from_millis(250)) => {}
-            }
-        }
+        let note = "another devbox runs the same installation; waiting for it";
+        exclusive(&self.file("lock"), note, events, cancel).await
     }
 }
 

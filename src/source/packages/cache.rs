@@ -2,9 +2,8 @@
 //! a rebuild can say why.
 
 use std::collections::BTreeMap;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
@@ -13,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::archive::Suite;
 use super::locked::Locked;
 use super::recipe;
+use crate::blocking::exclusive;
 use crate::digest;
 use crate::error::{Context as _, Error, Result};
 use crate::event::Events;
@@ -183,25 +183,8 @@ impl Cache {
         events: &Events,
         cancel: &CancellationToken,
     ) -> Result<File> {
-        let path = self.dir.join(format!("{key}.lock"));
-        let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
-        let file = file.into_file();
-        let mut told = false;
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(file),
-                Err(TryLockError::Error(e)) => return Err(e.into()),
-                Err(TryLockError::WouldBlock) => {}
-            }
-            if !told {
-                events.note("another devbox makes the same disk; waiting for it");
-                told = true;
-            }
-            tokio::select! {
-                () = cancel.cancelled() => return Err(Error::interrupted("interrupted")),
-                () = tokio::time::sleep(Duration::from_millis(250)) => {}
-            }
-        }
+        let note = "another devbox makes the same disk; waiting for it";
+        exclusive(&self.dir.join(format!("{key}.lock")), note, events, cancel).await
     }
 }
 
