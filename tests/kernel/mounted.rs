@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
 /// Longest time that a device or a mount may be busy after its last use.
@@ -78,6 +80,27 @@ impl Loop {
         let device = run("losetup", &["--find", "--show", text(image)]);
         Loop(device.trim().to_owned())
     }
+
+    /// Waits until no filesystem has the device. One that is unmounted here lives on, and writes on, in every
+    /// mount namespace that was made meanwhile (mount_namespaces(7)): what its file holds then is half of it.
+    fn released(&self) -> Result<(), String> {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            // A block device opens with O_EXCL once nobody else claims it (open(2)).
+            let flags = OFlags::RDONLY | OFlags::EXCL | OFlags::CLOEXEC;
+            match rustix::fs::open(self.0.as_str(), flags, Mode::empty()) {
+                Ok(_) => return Ok(()),
+                Err(Errno::BUSY) if Instant::now() < end => {}
+                Err(e) => {
+                    return Err(format!(
+                        "another mount namespace still has the filesystem on {}: {e}; run these tests below `unshare --mount`",
+                        self.0
+                    ));
+                }
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
 }
 
 impl Drop for Loop {
@@ -94,7 +117,7 @@ pub(crate) struct Mounted {
     /// The root of the filesystem.
     pub(crate) root: PathBuf,
     mounted: bool,
-    _device: Loop,
+    device: Loop,
 }
 
 impl Mounted {
@@ -103,11 +126,7 @@ impl Mounted {
         let device = Loop::new(image);
         std::fs::create_dir_all(root).expect("the mount point can be made");
         let flags = if write { MountFlags::NOATIME } else { MountFlags::RDONLY };
-        // A namespace that somebody else made meanwhile may hold a filesystem that is unmounted here, and XFS
-        // refuses a second one of the same UUID (xfs(5), "nouuid").
-        let more = if kind == "xfs" { "nouuid" } else { "" };
-        let options = [options, more].into_iter().filter(|o| !o.is_empty()).collect::<Vec<_>>();
-        let options = CString::new(options.join(",")).expect("options have no NUL");
+        let options = CString::new(options).expect("options have no NUL");
         let done = rustix::mount::mount(device.0.as_str(), root, kind, flags, &*options);
         if let Err(e) = done {
             let log = Command::new("dmesg").output().map(|out| out.stdout).unwrap_or_default();
@@ -119,7 +138,7 @@ impl Mounted {
                 last.join("\n")
             );
         }
-        Mounted { root: root.to_path_buf(), mounted: true, _device: device }
+        Mounted { root: root.to_path_buf(), mounted: true, device }
     }
 
     /// Cuts the filesystem off: nothing more is written. With `flush`, its log is written before.
@@ -143,6 +162,8 @@ impl Mounted {
             std::thread::sleep(Duration::from_millis(10));
         }
         self.mounted = false;
+        let released = self.device.released();
+        assert!(released.is_ok() || std::thread::panicking(), "{}", released.unwrap_err());
     }
 }
 
