@@ -15,7 +15,7 @@ use super::manifest::MAX_MANIFEST;
 use super::remote::Access;
 use crate::digest::FileDigest;
 use crate::error::{Context as _, Error, Result};
-use crate::store::{Descriptor, Index, MANIFEST, layout, lock};
+use crate::store::{Descriptor, INDEX, Index, MANIFEST, layout, lock};
 
 /// An open folder.
 #[derive(Debug, Clone)]
@@ -105,12 +105,38 @@ impl Folder {
     }
 
     pub(super) fn put_manifest(&self, tag: &str, bytes: &[u8]) -> Result<()> {
-        let digest = FileDigest::of(bytes);
-        self.put(digest, bytes)?;
-        layout::sync_dir(&self.root.join("blobs/sha256"))?;
+        let digest = self.put_durably(bytes)?;
         let _lock = lock::exclusive(&self.root)?;
         let mut index = Index::read(&self.root)?;
         index.put(tag, Descriptor::new(MANIFEST, digest, bytes.len() as u64));
+        self.write(&index)
+    }
+
+    /// Replaces the list under `tag` by what `change` makes of it; none if it leaves it as it is. Nobody else changes it
+    /// meanwhile.
+    pub(super) fn change_list(
+        &self,
+        tag: &str,
+        change: impl FnOnce(Option<&[u8]>) -> Result<Option<Vec<u8>>>,
+    ) -> Result<()> {
+        let _lock = lock::exclusive(&self.root)?;
+        let before = self.manifest(&Which::Tag(tag.to_owned()))?;
+        let Some(bytes) = change(before.as_deref())? else { return Ok(()) };
+        let digest = self.put_durably(&bytes)?;
+        let mut index = Index::read(&self.root)?;
+        index.put_other(tag, Descriptor::new(INDEX, digest, bytes.len() as u64));
+        self.write(&index)
+    }
+
+    fn put_durably(&self, bytes: &[u8]) -> Result<FileDigest> {
+        let digest = FileDigest::of(bytes);
+        self.put(digest, bytes)?;
+        layout::sync_dir(&self.root.join("blobs/sha256"))?;
+        Ok(digest)
+    }
+
+    /// The caller holds the lock.
+    fn write(&self, index: &Index) -> Result<()> {
         index.write(&self.root)?;
         // It is made private, as those of a store are.
         let path = self.root.join("index.json");

@@ -235,10 +235,25 @@ impl Http {
         accept: &str,
         limit: u64,
     ) -> Result<Option<(header::HeaderMap, Vec<u8>)>> {
+        self.small_unless(what, url, accept, limit, |status| status == StatusCode::NOT_FOUND).await
+    }
+
+    /// As [`Http::small`], where `absent` are the answers that say that there is nothing.
+    ///
+    /// # Errors
+    /// As [`Http::small`].
+    pub(super) async fn small_unless(
+        &self,
+        what: &str,
+        url: &str,
+        accept: &str,
+        limit: u64,
+        absent: impl Fn(StatusCode) -> bool,
+    ) -> Result<Option<(header::HeaderMap, Vec<u8>)>> {
         let make = |client: &Client| client.get(url).header(header::ACCEPT, accept);
         let work = || async {
             let response = self.attempt(what, &make).await?;
-            if response.status() == StatusCode::NOT_FOUND {
+            if absent(response.status()) {
                 return Ok(None);
             }
             let response = self.good(what, response).await?;

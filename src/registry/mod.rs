@@ -6,6 +6,7 @@
 //! chunk by chunk as it arrives, and the disk as a whole before anybody sees it.
 
 pub mod address;
+mod attached;
 mod auth;
 pub mod credentials;
 mod described;
@@ -20,11 +21,12 @@ mod upload;
 use std::time::Duration;
 
 pub use address::Address;
+pub use attached::MAX_ARTIFACT;
 pub use described::Described;
 pub use http::Retry;
 pub use pull::{Pulled, pull};
 pub use push::{Pushed, push};
-pub use remote::{Options, Remote};
+pub use remote::{Access, Options, Remote};
 
 /// Requests that are under way at once: each has up to 4 MiB in memory.
 const AT_ONCE: usize = 8;

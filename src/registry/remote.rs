@@ -109,7 +109,7 @@ impl Remote {
     }
 
     /// What a message calls some work there.
-    fn at(&self, what: &str) -> String {
+    pub(super) fn at(&self, what: &str) -> String {
         match self {
             Remote::Registry(_, base) | Remote::Site(_, base) => format!("{what} at `{base}`"),
             Remote::Folder(_) => what.to_owned(),
@@ -134,7 +134,17 @@ impl Remote {
     /// # Errors
     /// The place cannot be reached, or gives other bytes than those that were asked for.
     pub async fn manifest(&self, which: &Which) -> Result<Option<(Vec<u8>, FileDigest)>> {
-        let what = &self.at("read the manifest of the box");
+        self.document("read the manifest of the box", which, MANIFEST).await
+    }
+
+    /// As [`Remote::manifest`], for what has the media type `accept`.
+    pub(super) async fn document(
+        &self,
+        what: &str,
+        which: &Which,
+        accept: &str,
+    ) -> Result<Option<(Vec<u8>, FileDigest)>> {
+        let what = &self.at(what);
         let (bytes, told) = match self {
             Remote::Registry(http, base) => {
                 let name = match which {
@@ -142,7 +152,7 @@ impl Remote {
                     Which::Digest(digest) => digest.to_string(),
                 };
                 let url = format!("{base}/manifests/{name}");
-                let Some((headers, bytes)) = http.small(what, &url, MANIFEST, MAX_MANIFEST).await?
+                let Some((headers, bytes)) = http.small(what, &url, accept, MAX_MANIFEST).await?
                 else {
                     return Ok(None);
                 };
@@ -191,7 +201,7 @@ impl Remote {
         let told = told.filter(|told| told.starts_with("sha256:"));
         match pinned.or(told).filter(|expected| *expected != digest.to_string()) {
             Some(expected) => {
-                Err(Error::undetermined("the manifest of the box arrived with other bytes")
+                Err(Error::undetermined(format!("cannot {what}: it arrived with other bytes"))
                     .detail(format!("expected {expected}"))
                     .detail(format!("found    {digest}")))
             }

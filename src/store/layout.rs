@@ -15,8 +15,8 @@ use crate::error::{Context as _, Error, Result};
 
 /// Media type of a manifest.
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-/// Media type of `index.json`.
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// Media type of `index.json`, and of lists of what belongs to a manifest.
+pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// `artifactType` of a box: what makes a manifest one of ours.
 pub(crate) const BOX: &str = "application/vnd.devbox.image.v1";
 /// Media type of [`super::BoxConfig`].
@@ -154,8 +154,19 @@ impl Index {
     /// Puts the entry in, in the place of one with the same name. Sorted, so that the same boxes
     /// give the same file.
     pub(crate) fn put(&mut self, reference: &str, manifest: Descriptor) {
+        self.insert(reference, manifest.named(reference));
+    }
+
+    /// As [`Index::put`], for an entry that is no box.
+    #[cfg(feature = "images")]
+    pub(crate) fn put_other(&mut self, reference: &str, mut entry: Descriptor) {
+        entry.annotations.insert(REF_NAME.to_owned(), reference.to_owned());
+        self.insert(reference, entry);
+    }
+
+    fn insert(&mut self, reference: &str, entry: Descriptor) {
         self.take(reference);
-        self.manifests.push(manifest.named(reference));
+        self.manifests.push(entry);
         self.manifests.sort_by(|a, b| a.reference().cmp(&b.reference()));
     }
 }

@@ -34,7 +34,7 @@ pub use partial::Partial;
 
 // `registry`, which speaks the same format, needs `images`.
 #[cfg(feature = "images")]
-pub(crate) use layout::{BOX, CONFIG, MANIFEST, encode};
+pub(crate) use layout::{BOX, CONFIG, INDEX, MANIFEST, encode};
 pub(crate) use layout::{Descriptor, Index};
 
 use layout::Manifest;

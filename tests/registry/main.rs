@@ -6,6 +6,7 @@
 )]
 
 mod access;
+mod attached;
 mod boxes;
 mod faults;
 mod proxy;

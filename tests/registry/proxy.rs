@@ -19,6 +19,8 @@ pub(crate) enum Fault {
     Flip(usize),
     /// An answer with this status, and this header.
     Answer(u16, &'static str),
+    /// An answer with 200, these headers and this body.
+    Says(&'static str, &'static str),
     /// The answer comes from another repository's name.
     Elsewhere,
 }
@@ -93,6 +95,14 @@ async fn serve(mut client: TcpStream, to: u16, choose: &Mutex<Box<Choose>>) -> s
             "HTTP/1.1 {status} X\r\n{header}Content-Length: 0\r\nConnection: close\r\n\r\n"
         );
         read_body(&mut client, &mut body, length).await?;
+        client.write_all(answer.as_bytes()).await?;
+        return client.shutdown().await;
+    }
+    if let Fault::Says(headers, said) = fault {
+        let length = said.len();
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{said}"
+        );
         client.write_all(answer.as_bytes()).await?;
         return client.shutdown().await;
     }

@@ -69,6 +69,36 @@ impl Drop for Registry {
     }
 }
 
+/// Python's web server, which knows no ranges; it ends with this.
+pub(crate) struct Site {
+    child: Child,
+    pub(crate) url: String,
+}
+
+impl Site {
+    pub(crate) fn start(folder: &Path) -> Self {
+        let mut child = Command::new("python3")
+            .args(["-u", "-m", "http.server", "--bind", "127.0.0.1", "0"])
+            .current_dir(folder)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("starts");
+        let mut line = String::new();
+        let mut out = std::io::BufReader::new(child.stdout.take().expect("piped"));
+        std::io::BufRead::read_line(&mut out, &mut line).expect("says where");
+        let port: u16 = line.split(' ').nth(5).and_then(|w| w.parse().ok()).expect(&line);
+        Site { child, url: format!("http://127.0.0.1:{port}") }
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("port");
     listener.local_addr().expect("address").port()

@@ -4,7 +4,7 @@ use devbox::error::Kind;
 use devbox::store::Outcome;
 
 use crate::boxes::{Home, bytes, run, two_versions};
-use crate::server::Registry;
+use crate::server::{Registry, Site};
 
 #[tokio::test]
 async fn a_box_comes_back_as_it_went_and_an_update_moves_what_changed() {
@@ -129,24 +129,13 @@ async fn a_folder_and_a_web_server_do_as_well() {
     to.store.verify(&update.image).expect("whole");
 
     // Python's server knows no ranges, and is good enough.
-    let mut server = std::process::Command::new("python3")
-        .args(["-u", "-m", "http.server", "--bind", "127.0.0.1", "0"])
-        .current_dir(&folder)
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .expect("starts");
-    let mut line = String::new();
-    let mut out = std::io::BufReader::new(server.stdout.take().expect("piped"));
-    std::io::BufRead::read_line(&mut out, &mut line).expect("says where");
-    let port: u16 = line.split(' ').nth(5).and_then(|w| w.parse().ok()).expect(&line);
+    let server = Site::start(&folder);
     let site = Home::new();
-    let url = format!("http://127.0.0.1:{port}");
+    let url = &server.url;
     let pulled = site.pull(&format!("{url}/:1.1.0")).await;
     let absent = site.pull(&format!("{url}/:7.0.0")).await.expect_err("absent");
-    let e = site.push(&first, &url).await.expect_err("read only");
-    server.kill().expect("ends");
-    server.wait().expect("ended");
+    let e = site.push(&first, url).await.expect_err("read only");
+    drop(server);
     assert!(absent.to_string().contains("there is no box"), "{absent}");
     assert_eq!(e.kind(), Kind::Usage);
     let pulled = pulled.expect("pulls");
