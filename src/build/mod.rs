@@ -8,6 +8,8 @@
 
 mod chain;
 mod files;
+mod finish;
+mod flat;
 mod guest;
 pub(crate) mod hardware;
 mod install;
@@ -25,11 +27,9 @@ mod steps;
 mod workspace;
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::blocking::blocking;
 use crate::digest::{FileDigest, SpecDigest};
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
@@ -42,21 +42,19 @@ use crate::image::disk::Disk;
 use crate::machine::accel;
 use crate::machine::config::Accelerator;
 use crate::machine::firmware;
-use crate::parity::bytes::Chunks;
 use crate::parity::cache::Cache;
-use crate::parity::content::Content;
 use crate::source::image::ResolvedImage;
 use crate::source::medium::Medium;
-use crate::source::{self, SourceDisk, seed::Seed};
+use crate::source::{self, SourceDisk};
 use crate::spec::{self, Firmware, InputFormat, IsoSource, Source, Spec};
-use crate::store::{BoxConfig, BoxRef, Existing, Outcome, Store};
+use crate::store::{BoxRef, Existing, Store};
 
+use finish::Finish;
 pub use lock::Pinned;
 pub use mirror::Loan;
 pub use on_error::OnError;
 pub use outputs::Output;
-use provision::Provisioned;
-use seal::{Bootable, Seal, Values};
+use seal::Bootable;
 use workspace::Workspace;
 
 /// What a caller may choose.
@@ -167,11 +165,15 @@ impl Build<'_> {
             None => None,
         };
         let reused = stored.is_some();
+        let mut early = None;
         let image = match stored {
             Some(stored) => stored,
-            None => self.make(&store, spec1, &self.disk(input, &work).await?, &work).await?,
+            None => {
+                self.make(&store, spec1, &self.disk(input, &work).await?, &work, &mut early).await?
+            }
         };
-        let outputs::Written { outputs, about } = self.outputs(&image, digest, reused).await?;
+        let outputs::Written { outputs, about } =
+            self.outputs(&image, digest, reused, early).await?;
         work.succeeded();
         self.prune_layers();
         Ok(Built { image, outputs, about, reused })
@@ -297,6 +299,7 @@ impl Build<'_> {
         spec1: SpecDigest,
         source: &SourceDisk,
         work: &Workspace,
+        early: &mut Option<outputs::Early>,
     ) -> Result<BoxRef> {
         let format = container_format(source.format);
         let within = [parent(&source.path), parent(&work.file("disk"))];
@@ -305,156 +308,17 @@ impl Build<'_> {
         let data = outputs::allocated(&*outputs::open(&source.path, format)?.reader)?;
         outputs::check_space(&self.paths.cache, data, "the build")?;
         outputs::check_space(&self.paths.store, data, "the new box")?;
+        if self.options.outputs {
+            *early = outputs::Early::of(self.spec, &self.output_dir(), data)?;
+        }
 
         let accelerator = self.accelerator().await?;
         let mut done = self.provision(source, &self.spec.steps, work, accelerator).await?;
         let remembering = done.remembering.take();
-        let made = self.finish(store, spec1, source, &done, work, accelerator).await;
+        let finish = Finish { build: self, store, spec1, source, work, accelerator };
+        let made = finish.run(&done, early).await;
         self.remembered(remembering).await;
         made
-    }
-
-    /// From the disk whose steps are done to the box in the store.
-    async fn finish(
-        &self,
-        store: &Store,
-        spec1: SpecDigest,
-        source: &SourceDisk,
-        done: &Provisioned,
-        work: &Workspace,
-        accelerator: Accelerator,
-    ) -> Result<BoxRef> {
-        let Provisioned { chain, values, .. } = done;
-        self.refuse_other_packages(chain).await?;
-        let overlay = work.file("disk.qcow2");
-        let (top, format) = chain.top();
-        outputs::overlay(top, format, source.size, &overlay, self.options.sandbox)?;
-        let mut within = chain.folders();
-        within.push(parent(&overlay));
-        let bootable = Bootable::find(&overlay, Format::Qcow2, &within)?;
-        self.seal(&overlay, &bootable, values, work, accelerator).await?;
-        let mut sealed = vec![&*overlay];
-        sealed.extend(chain.files());
-        let anew = self.repack(source, &overlay, within, work).await?;
-        let sealed = anew.as_ref().map_or(Sealed::Chain(sealed), |raw| Sealed::Raw(raw));
-        self.keep(store, spec1, source.size, sealed, &bootable, values).await
-    }
-
-    async fn seal(
-        &self,
-        overlay: &Path,
-        bootable: &Bootable,
-        values: &Values,
-        work: &Workspace,
-        accelerator: Accelerator,
-    ) -> Result<()> {
-        let start = Instant::now();
-        self.events.phase("Sealing");
-        let seal = Seal {
-            overlay,
-            bootable,
-            values,
-            dir: &work.machine("seal"),
-            runtime: work.runtime(),
-            accelerator,
-            cpus: self.spec.machine.cpus,
-            arch: self.spec.arch,
-        };
-        let report = seal.run(self.events, self.cancel).await?;
-        for change in &report.changes {
-            self.events
-                .program("seal", format!("{}: {} {}", change.step, change.what, change.path));
-        }
-        for note in &report.notes {
-            self.events.note(note);
-        }
-        let changed = report.changes.len();
-        self.events.done(format!("sealed, {changed} paths changed"), start.elapsed());
-        Ok(())
-    }
-
-    /// The sealed disk of a `packages` source, written anew; `None` where that would lose something, or there is no
-    /// such source.
-    async fn repack(
-        &self,
-        source: &SourceDisk,
-        overlay: &Path,
-        folders: Vec<PathBuf>,
-        work: &Workspace,
-    ) -> Result<Option<PathBuf>> {
-        let Source::Packages(packages) = &self.spec.source else { return Ok(None) };
-        let start = Instant::now();
-        self.events.phase("Writing the sealed disk anew");
-        let seed = Seed::from_text(&self.spec.name);
-        let layout = source::packages::layout(packages, self.spec.arch, source.epoch, &seed);
-        let raw = work.file("sealed.raw");
-        match repack::repack(overlay, folders, &layout, &raw, self.cancel).await {
-            Ok(()) => {
-                self.events.done("the same files, the same bytes each time", start.elapsed());
-                Ok(Some(raw))
-            }
-            Err(e) if e.kind() == Kind::Interrupted => Err(e),
-            Err(e) => {
-                let why = [&[e.what().to_owned()], e.causes(), e.details()].concat().join("; ");
-                self.events.note(format!(
-                    "the disk stays as the guest wrote it, so two builds match at level content and not at level disk: {why}"
-                ));
-                Ok(None)
-            }
-        }
-    }
-
-    /// Flattens the sealed disk into the store, checks it there, and gives it its name.
-    async fn keep(
-        &self,
-        store: &Store,
-        spec1: SpecDigest,
-        size: u64,
-        sealed: Sealed<'_>,
-        bootable: &Bootable,
-        values: &Values,
-    ) -> Result<BoxRef> {
-        let start = Instant::now();
-        self.events.phase("Checking the sealed image and hashing it");
-        let disk = store.stage()?;
-        let policy = self.options.sandbox;
-        match sealed {
-            Sealed::Raw(raw) => {
-                outputs::import(raw, size, disk.path(), policy, self.cancel).await?;
-            }
-            Sealed::Chain(files) => {
-                outputs::flatten(files[0], &files[1..], disk.path(), policy, self.cancel).await?;
-            }
-        }
-        let (spec, cmdline, values) = (self.spec.clone(), bootable.cmdline.clone(), values.clone());
-        let (store, existing) = (store.clone(), self.existing());
-        // Hashing fills a core for seconds; Ctrl-C is heard at its end.
-        let work = move || {
-            let path = disk.path().to_owned();
-            let (described, finished) = std::thread::scope(|scope| {
-                let finished = scope.spawn(|| disk.finish());
-                (describe(&spec, spec1, &path, size, cmdline, &values), finished.join())
-            });
-            let finished =
-                finished.map_err(|_| Error::failed("hashing the disk was stopped"))??;
-            store.add_finished(&described?, finished, existing)
-        };
-        let added = blocking("hashing the disk", work).await?;
-        let reference = added.image.config().reference();
-        self.events.done(
-            match added.outcome {
-                Outcome::New => format!("{reference} is in the store"),
-                Outcome::Replaced => format!("{reference} means the new box now"),
-                Outcome::Same => format!("{reference} was in the store already, byte for byte"),
-                Outcome::SameContent => {
-                    format!(
-                        "{reference} was in the store already with the same content; kept as it is"
-                    )
-                }
-            },
-            start.elapsed(),
-        );
-        Ok(added.image)
     }
 
     async fn outputs(
@@ -462,18 +326,23 @@ impl Build<'_> {
         image: &BoxRef,
         source: Option<FileDigest>,
         reused: bool,
+        early: Option<outputs::Early>,
     ) -> Result<outputs::Written> {
         if !self.options.outputs {
             return Ok(outputs::Written::default());
         }
-        let dir = match &self.options.output_dir {
+        let dir = self.output_dir();
+        let digests = Cache::new(self.paths.digests());
+        let policy = self.options.sandbox;
+        let options = outputs::Options { policy, digests: &digests, reuse: reused, early };
+        outputs::write(image, self.spec, source, &dir, options, self.events, self.cancel).await
+    }
+
+    fn output_dir(&self) -> PathBuf {
+        match &self.options.output_dir {
             Some(dir) => dir.clone(),
             None => self.spec.dir.join("dist"),
-        };
-        let digests = Cache::new(self.paths.digests());
-        let options =
-            outputs::Options { policy: self.options.sandbox, digests: &digests, reuse: reused };
-        outputs::write(image, self.spec, source, &dir, &options, self.events, self.cancel).await
+        }
     }
 }
 
@@ -495,62 +364,6 @@ impl Input<'_> {
         let digest = format!("sha256:{sha256}").parse();
         Ok(Some(digest.map_err(|e| Error::failed("a damaged digest").cause(e))?))
     }
-}
-
-/// A sealed disk that is to be kept.
-enum Sealed<'a> {
-    /// Written anew.
-    Raw(&'a Path),
-    /// As the guest wrote it: the overlay, then what it lies on.
-    Chain(Vec<&'a Path>),
-}
-
-/// Proves that the disk is sealed, and hashes it.
-fn describe(
-    spec: &Spec,
-    spec1: SpecDigest,
-    disk: &Path,
-    size: u64,
-    cmdline: String,
-    values: &Values,
-) -> Result<BoxConfig> {
-    let container = outputs::open(disk, Format::Qcow2)?;
-    let disk = Disk::read(container, &Limits::default())?;
-    let reader = &disk.container.reader;
-    if reader.size() != size {
-        return Err(Error::failed(format!(
-            "the sealed disk has {} bytes instead of {size}",
-            reader.size()
-        )));
-    }
-    // Each reads the disk for itself, from memory: a thread a core has work until the last of them ends.
-    let (checked, (bytes1, box1)) = rayon::join(
-        || seal::check::check(&disk, values),
-        || {
-            rayon::join(
-                || Chunks::read(&**reader).map(|chunks| chunks.digest()),
-                || Content::read(&disk).map(|content| content.digest()),
-            )
-        },
-    );
-    checked?;
-    Ok(BoxConfig {
-        name: spec.name.clone(),
-        version: spec.version.clone(),
-        arch: spec.arch.as_str().to_owned(),
-        firmware: match spec.machine.firmware {
-            Firmware::Bios => "bios".to_owned(),
-            Firmware::Uefi | Firmware::SecureBoot => "uefi".to_owned(),
-        },
-        spec1,
-        bytes1: bytes1?,
-        box1: box1?,
-        disk_size: size,
-        cmdline,
-        epoch: values.epoch,
-        seal: seal::VERSION.to_owned(),
-        devbox: env!("CARGO_PKG_VERSION").to_owned(),
-    })
 }
 
 /// The format of a source: one that is a single file, which its digest covers as a whole.

@@ -80,6 +80,42 @@ impl Target {
         Ok(())
     }
 
+    /// Copies a chunk that `from` has at `here`, in the kernel, which shares the blocks of the two files where their
+    /// filesystem can (copy_file_range(2)). `false` where it cannot copy either.
+    pub fn copy(&self, wanted: &Numbered, from: &Woven, here: &Numbered) -> bool {
+        let to = self.0.places[wanted.strand.index()].find(wanted.blocks());
+        let from_places = from.places[here.strand.index()].find(here.blocks());
+        let (mut to, mut parts) = (to, from_places);
+        let (mut there, mut here) = (0..0, 0..0);
+        loop {
+            if here.is_empty() {
+                // Where a file ends inside of a chunk, it has less of it.
+                let Some(next) = parts.next() else {
+                    return there.is_empty() && to.next().is_none();
+                };
+                here = next;
+            }
+            if there.is_empty() {
+                let Some(next) = to.next() else { return false };
+                there = next;
+            }
+            let length = (here.end - here.start).min(there.end - there.start);
+            let Ok(length) = usize::try_from(length) else { return false };
+            let (source, target) = (&from.file, &self.0.file);
+            let copied = rustix::fs::copy_file_range(
+                source,
+                Some(&mut here.start),
+                target,
+                Some(&mut there.start),
+                length,
+            );
+            // The end of the file inside of its last block, or a filesystem that does not do it.
+            if !matches!(copied, Ok(1..)) {
+                return false;
+            }
+        }
+    }
+
     /// Those of `chunks` that are not in the file, by their digests.
     ///
     /// # Errors

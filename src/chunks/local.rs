@@ -58,10 +58,14 @@ impl Local {
             let Some((disk, here)) = self.chunks.get(&wanted.entry.id) else {
                 return Ok(Some(*wanted));
             };
+            let Some(disk) = self.disks.get(*disk) else { return Ok(Some(*wanted)) };
+            if target.copy(wanted, disk, here) {
+                return Ok(None);
+            }
             // A disk that cannot be read is as good as one that is not here.
-            match self.disks.get(*disk).map(|disk| disk.read(here.strand, here.blocks())) {
-                Some(Ok(bytes)) => target.write(wanted, &bytes).map(|()| None),
-                _ => Ok(Some(*wanted)),
+            match disk.read(here.strand, here.blocks()) {
+                Ok(bytes) => target.write(wanted, &bytes).map(|()| None),
+                Err(_) => Ok(Some(*wanted)),
             }
         };
         let left: Vec<_> = chunks.par_iter().map(copy).collect::<Result<_>>()?;

@@ -12,7 +12,7 @@ use crate::registry::Described;
 use crate::store::{BoxRef, Live, Pruned, Store};
 use crate::ui;
 
-/// List, show, push, pull, remove and prune the boxes in the store.
+/// List, show, verify, push, pull, remove and prune the boxes in the store.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -70,6 +70,15 @@ enum Verb {
         #[command(flatten)]
         how: transfer::Args,
     },
+    /// Read every byte of the boxes in the store and compare the digests.
+    Verify {
+        /// Only these: `NAME:VERSION`, or NAME if there is only one version of it.
+        #[arg(value_name = "BOX")]
+        names: Vec<String>,
+        /// Print as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// List the templates that machines start from.
     Templates {
         /// Print as JSON.
@@ -117,6 +126,7 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
         Verb::Pull { address, replace, how } => {
             transfer::pull(&store, &address, replace, &how, ctx)?;
         }
+        Verb::Verify { names, json } => return verify(&store, &names, json, ctx),
         Verb::Templates { json } => templates::list(ctx, json)?,
         Verb::Prune { templates: all, dry_run, json } => {
             let mut pruned = store.prune(&live(&ctx.paths)?, dry_run)?;
@@ -186,6 +196,54 @@ fn show(image: &BoxRef, live: &Live, json: bool) -> Result<()> {
     Ok(())
 }
 
+fn verify(store: &Store, names: &[String], json: bool, ctx: &Context) -> Result<u8> {
+    let mut wanted = vec![];
+    for name in names {
+        let (name, version) = split(store, name)?;
+        if store.find(&name, &version).is_ok_and(|found| found.is_none()) {
+            return Err(missing(&name, &version));
+        }
+        wanted.push(format!("{name}:{version}"));
+    }
+    let (store, all) = (store.clone(), wanted.is_empty());
+    let checks = ctx.block_on(async |cancel| {
+        let cancel = cancel.clone();
+        let work = move || store.check((!all).then_some(&wanted), &cancel);
+        crate::blocking::blocking("verifying the store", work).await
+    })?;
+    if json {
+        let boxes = checks.boxes.iter().map(|checked| {
+            let problem = checked.result.as_ref().err().map(crate::error::Error::what);
+            json!({"reference": checked.reference, "whole": problem.is_none(), "problem": problem})
+        });
+        let boxes: Vec<Value> = boxes.collect();
+        let value = json!({"boxes": boxes, "damaged_blobs": checks.blobs});
+        ui::line(&format!("{value:#}"))?;
+    } else {
+        for checked in &checks.boxes {
+            match &checked.result {
+                Ok(_) => ui::line(&format!("whole    {}", checked.reference))?,
+                Err(e) => {
+                    ui::line(&format!("damaged  {}: {}", checked.reference, e.what()))?;
+                }
+            }
+        }
+        for path in &checks.blobs {
+            ui::line(&format!("damaged  {}", path.display()))?;
+        }
+    }
+    if checks.is_clean() {
+        return Ok(exit::OK);
+    }
+    ctx.events.warn("something in the store is damaged; remove it with `devbox box remove` or `devbox box prune`, then build or pull it again");
+    Ok(exit::FAILED)
+}
+
+fn missing(name: &str, version: &str) -> Error {
+    Error::failed(format!("there is no box `{name}:{version}` in the store"))
+        .hint("Run `devbox box list` to see what is there.")
+}
+
 fn describe(image: &BoxRef, live: &Live) -> Value {
     json!({
         "reference": image.config().reference(),
@@ -220,10 +278,7 @@ fn users(image: &BoxRef, live: &Live) -> Vec<String> {
 
 fn named(store: &Store, name: &str) -> Result<BoxRef> {
     let (name, version) = split(store, name)?;
-    store.find(&name, &version)?.ok_or_else(|| {
-        Error::failed(format!("there is no box `{name}:{version}` in the store"))
-            .hint("Run `devbox box list` to see what is there.")
-    })
+    store.find(&name, &version)?.ok_or_else(|| missing(&name, &version))
 }
 
 /// Name and version; the only version if none is given.

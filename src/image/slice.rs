@@ -73,6 +73,27 @@ pub(crate) fn check_range(len: usize, offset: u64, size: u64) -> Result<()> {
     )))
 }
 
+/// A whole disk that knows it is one, so that [`ReadAt::on_disk`] of what is on it has an answer.
+pub struct Whole(pub Arc<dyn ReadAt>);
+
+impl ReadAt for Whole {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.0.read_at(buf, offset)
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>> {
+        self.0.next_data(offset)
+    }
+
+    fn on_disk(&self, range: Range<u64>) -> Option<Vec<Range<u64>>> {
+        Some(vec![range])
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -53,6 +53,14 @@ impl Staged {
         });
         synced.map_err(|_| Error::failed("writing to the disk was stopped"))??;
         let (digest, size) = hashed?;
+        self.finish_as(digest, size)
+    }
+
+    /// The same of a file that its writer brought to the disk and read back: this is its digest, and its length in bytes.
+    ///
+    /// # Errors
+    /// The file cannot be made read-only.
+    pub fn finish_as(self, digest: FileDigest, size: u64) -> Result<Finished> {
         fs::set_permissions(self.path(), std::fs::Permissions::from_mode(0o444))?;
         crash::point("store.blob-staged");
         Ok(Finished { staged: self, digest, size })
@@ -90,6 +98,12 @@ impl Finished {
     #[must_use]
     pub fn digest(&self) -> FileDigest {
         self.digest
+    }
+
+    /// Where it lies until the store has it.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.staged.path()
     }
 
     pub(super) fn into_file(self) -> tempfile::NamedTempFile {

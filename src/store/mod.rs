@@ -13,6 +13,7 @@
 
 mod add;
 mod blobs;
+mod check;
 mod config;
 mod gc;
 pub(crate) mod layout;
@@ -27,6 +28,7 @@ use crate::host;
 
 pub use add::{Added, Existing, Outcome};
 pub use blobs::{Finished, Staged};
+pub use check::{Checked, Checks};
 pub use config::BoxConfig;
 pub use gc::{Live, Pruned};
 pub use lock::Guard;

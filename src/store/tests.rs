@@ -3,6 +3,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use super::config::example;
 use super::*;
 use crate::error::Kind;
+use tokio_util::sync::CancellationToken;
 
 struct Home {
     dir: tempfile::TempDir,
@@ -185,6 +186,52 @@ fn damage_is_noticed_before_it_is_used() {
     assert!(image.disk_path().exists());
     store.remove("web", "1.0.0", &Live::new()).expect("a damaged box can be removed");
     assert!(!image.disk_path().exists());
+}
+
+#[test]
+fn a_check_names_each_damaged_box_and_no_other() {
+    let home = Home::new();
+    let store = home.store();
+    let path = |digest: FileDigest| home.root().join("blobs/sha256").join(digest.hex());
+    let write = |path: &Path, bytes: &[u8]| {
+        std::fs::remove_file(path).expect("removes");
+        std::fs::write(path, bytes).expect("writes");
+    };
+    let check = |wanted: Option<&[String]>| {
+        let checks = store.check(wanted, &CancellationToken::new()).expect("checks");
+        let of = |checked: &Checked| (checked.reference.clone(), checked.result.is_ok());
+        (checks.boxes.iter().map(of).collect::<Vec<_>>(), checks.blobs.clone(), checks.is_clean())
+    };
+    let boxes = ["1.0.0", "1.1.0", "1.2.0"].map(|v| add(&store, v, v.as_bytes()));
+    let gone = add(&store, "2.0.0", b"unnamed");
+    let whole = |bad: &[&str]| -> Vec<(String, bool)> {
+        let all = ["1.0.0", "1.1.0", "1.2.0", "2.0.0"];
+        all.iter().map(|v| (format!("web:{v}"), !bad.contains(v))).collect()
+    };
+    assert_eq!(check(None), (whole(&[]), vec![], true));
+
+    // Bytes of the same length, a manifest that is cut, and a disk that no box names.
+    write(&path(boxes[0].disk_digest()), b"1.0.1");
+    write(&path(boxes[1].manifest_digest()), b"{");
+    assert_eq!(check(None).0, whole(&["1.0.0", "1.1.0"]));
+    assert_eq!(
+        check(Some(&["web:1.2.0".to_owned()])),
+        (vec![("web:1.2.0".to_owned(), true)], vec![], true)
+    );
+    // Only the index, so that its blobs stay.
+    let mut index = Index::read(&home.root()).expect("reads");
+    index.take("web:2.0.0");
+    index.write(&home.root()).expect("writes");
+    write(&path(gone.disk_digest()), b"another");
+    let (_, blobs, clean) = check(None);
+    assert!(!clean);
+    let mut bad = vec![
+        path(boxes[0].disk_digest()),
+        path(boxes[1].manifest_digest()),
+        path(gone.disk_digest()),
+    ];
+    bad.sort();
+    assert_eq!(blobs, bad);
 }
 
 #[test]

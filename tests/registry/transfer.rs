@@ -183,3 +183,47 @@ async fn two_pulls_of_one_box_at_once_are_one() {
     assert!(least < 20_000, "one of them waited: {a:?} {b:?}");
     to.is_clean();
 }
+
+#[tokio::test]
+async fn versions_share_blocks_where_the_filesystem_can() {
+    let name = "versions share blocks";
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not run: {name}: mounting needs root");
+        return;
+    }
+    let Some(registry) = Registry::start(name) else { return };
+    let from = Home::new();
+    let (first, second) = two_versions(&from);
+    let web = registry.repository("web");
+    for image in [&first, &second] {
+        from.push(image, &web).await.expect("pushes");
+    }
+    // Root's own namespace: nobody else sees the mount, and it goes with the shell.
+    let script = r#"
+        set -eu
+        truncate -s 512M disk; mkfs.xfs -q -m reflink=1 disk; mkdir mounted
+        mount -o loop disk mounted || { echo 'cannot mount'; exit 0; }
+        export DEVBOX_HOME=$PWD/mounted/home
+        used() { sync -f mounted; df --output=used -B1 mounted | tail -n 1; }
+        used
+        "$1" box pull "$2:1.0.0" >&2; used
+        "$1" box pull "$2:1.1.0" >&2; used
+        "$1" box show --verify web:1.1.0 >&2
+        umount mounted"#;
+    let home = tempfile::tempdir().expect("folder");
+    let out = std::process::Command::new("unshare")
+        .args(["--mount", "sh", "-c", script, "sh", env!("CARGO_BIN_EXE_devbox"), &web])
+        .current_dir(home.path())
+        .output()
+        .expect("runs");
+    let (told, said) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    if told.contains("cannot mount") {
+        eprintln!("not run: {name}: this host does not mount XFS: {said}");
+        return;
+    }
+    assert!(out.status.success(), "{said}");
+    let used: Vec<u64> = told.split_whitespace().map(|n| n.parse().expect("bytes")).collect();
+    let [empty, one, two] = used[..] else { panic!("{told}") };
+    eprintln!("{} bytes with the first version, {} more with the second", one - empty, two - one);
+    assert!((two - one) * 4 < one - empty, "{told}");
+}

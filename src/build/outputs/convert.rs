@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::exec::sandbox::{self, Bounds, Policy};
 use crate::exec::{self, tools};
 use crate::host;
-use crate::image::container::{self, Format};
+use crate::image::container::Format;
 
 use super::identity::Identity;
 
@@ -125,51 +125,6 @@ pub(in crate::build) fn overlay(
     // ones the bytes of removed files would stay beside those that are in use.
     command.args(["-o", "cluster_size=4k", "-b"]).arg(backing).arg(out).arg(size.to_string());
     exec::output(&mut isolated(command, size, policy)?).map(|_| ())
-}
-
-/// Copies what a guest sees of `overlay`, which lies on the files `below` alone, the lowest last, into `out`, a qcow2
-/// without backing file.
-pub(in crate::build) async fn flatten(
-    overlay: &Path,
-    below: &[&Path],
-    out: &Path,
-    policy: Policy,
-    cancel: &CancellationToken,
-) -> Result<()> {
-    let size = check_chain(overlay, below)?;
-    let command = convert(overlay, Format::Qcow2, out, Target::Qcow2)?;
-    let command = isolated(command, size, policy)?;
-    exec::group::run(command, |_| {}, cancel).await.map(|_| ())
-}
-
-/// Copies the raw disk `raw` of `size` bytes into `out`, a qcow2.
-pub(in crate::build) async fn import(
-    raw: &Path,
-    size: u64,
-    out: &Path,
-    policy: Policy,
-    cancel: &CancellationToken,
-) -> Result<()> {
-    let command = convert(raw, Format::Raw, out, Target::Qcow2)?;
-    exec::group::run(isolated(command, size, policy)?, |_| {}, cancel).await.map(|_| ())
-}
-
-/// Fails unless our own reader finds that `qemu-img` would open the files `below` under `overlay`, and
-/// nothing else. Returns the disk's size.
-fn check_chain(overlay: &Path, below: &[&Path]) -> Result<u64> {
-    let folders = below.iter().filter_map(|file| file.parent()).map(Path::to_owned).collect();
-    let options = container::Options {
-        format: Some(Format::Qcow2),
-        backing: container::Backing::Within(folders),
-        ..container::Options::default()
-    };
-    let opened = container::open(overlay, &options)?;
-    let below: Vec<_> = below.iter().map(|file| file.canonicalize()).collect::<Result<_, _>>()?;
-    if opened.others().eq(&below) {
-        return Ok(opened.reader.size());
-    }
-    Err(Error::failed(format!("`{}` does not lie on the source's disk", overlay.display()))
-        .hint("Build again; something else has written into the build's folder."))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod aws;
 mod checks;
 mod containerdisk;
 mod convert;
+mod early;
 mod gce;
 mod identity;
 mod ova;
@@ -42,7 +43,8 @@ use crate::spec::{Machine, OutputFormat, Spec};
 use crate::store::BoxRef;
 
 pub(super) use checks::{allocated, check_space, open};
-pub(super) use convert::{flatten, import, overlay};
+pub(super) use convert::overlay;
+pub(super) use early::Early;
 
 use checks::Form;
 use convert::Target;
@@ -74,7 +76,6 @@ impl Output {
 }
 
 /// How outputs are written.
-#[derive(Debug)]
 pub(super) struct Options<'a> {
     /// Whether `qemu-img` may read disks where this host cannot isolate it.
     pub(super) policy: Policy,
@@ -82,6 +83,8 @@ pub(super) struct Options<'a> {
     pub(super) digests: &'a Cache,
     /// Leaves an output of the same box that is as it was written.
     pub(super) reuse: bool,
+    /// The output `qcow2`, if it was written with the box.
+    pub(super) early: Option<Early>,
 }
 
 /// A small file that belongs to an output.
@@ -138,7 +141,7 @@ pub(super) async fn write(
     spec: &Spec,
     source: Option<FileDigest>,
     dir: &Path,
-    options: &Options<'_>,
+    mut options: Options<'_>,
     events: &Events,
     cancel: &CancellationToken,
 ) -> Result<Written> {
@@ -162,8 +165,9 @@ pub(super) async fn write(
     let new = known.iter().filter(|output| output.is_none()).count() as u64;
     if new > 0 {
         let data = allocated(&*work.disk()?)?;
+        let there = u64::from(options.early.is_some());
         // One more: what is packed takes its place twice, while it is written or read back.
-        check_space(dir, data.saturating_mul(new + 1), "the outputs")?;
+        check_space(dir, data.saturating_mul(new + 1 - there), "the outputs")?;
     }
     let mut outputs = vec![];
     for ((format, name), known) in names.iter().zip(known) {
@@ -174,7 +178,11 @@ pub(super) async fn write(
             continue;
         }
         events.phase(format!("Writing {name}"));
-        let output = one(&work, *format, name).await?;
+        let early = options.early.take_if(|early| early.is(*format, image));
+        let output = match early {
+            Some(early) => early.publish(&work, name).await?,
+            None => one(&work, *format, name).await?,
+        };
         events.done(format!("{} written and read back", output.path.display()), start.elapsed());
         outputs.push(output);
     }

@@ -1,7 +1,6 @@
 //! Which bytes of a disk are others than those of the image below its layers.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use rayon::prelude::*;
 
@@ -97,27 +96,6 @@ fn differing(base: &dyn ReadAt, now: &dyn ReadAt, piece: Range<u64>) -> Result<V
         }
     }
     Ok(found)
-}
-
-/// A whole disk that knows it is one, so that [`ReadAt::on_disk`] of what is on it has an answer.
-pub(super) struct Whole(pub(super) Arc<dyn ReadAt>);
-
-impl ReadAt for Whole {
-    fn size(&self) -> u64 {
-        self.0.size()
-    }
-
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        self.0.read_at(buf, offset)
-    }
-
-    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>> {
-        self.0.next_data(offset)
-    }
-
-    fn on_disk(&self, range: Range<u64>) -> Option<Vec<Range<u64>>> {
-        Some(vec![range])
-    }
 }
 
 #[cfg(test)]

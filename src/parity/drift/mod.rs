@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use self::changed::{Changed, Whole};
+use self::changed::Changed;
 use self::files::{Pair, Sides, unchanged};
 pub use self::found::Found;
 use super::bytes::Chunks;
@@ -32,6 +32,7 @@ use crate::error::{Error, Result};
 use crate::image::container::qcow2::Layers;
 use crate::image::container::{self, Container, Options};
 use crate::image::disk::{Disk, Holder, Located};
+use crate::image::slice::Whole;
 use crate::image::tree::Filesystem;
 use crate::image::{Limits, ReadAt};
 

@@ -63,6 +63,16 @@ impl Layers {
         Ok(joined(found))
     }
 
+    /// Ranges of guest bytes that the uppermost layer holds itself, data or zeros, in order and apart from each other.
+    ///
+    /// # Errors
+    /// The layer is damaged (kind `Undetermined`).
+    pub fn uppermost(&self) -> Result<Vec<Range<u64>>> {
+        let mut found = vec![];
+        self.top.held(&mut found)?;
+        Ok(joined(found))
+    }
+
     /// The guest-visible bytes as an open image.
     #[must_use]
     pub fn container(&self) -> Container {
