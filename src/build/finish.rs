@@ -48,6 +48,9 @@ impl Finish<'_> {
         let mut within = chain.folders();
         within.push(parent(&overlay));
         let bootable = Bootable::find(&overlay, Format::Qcow2, &within)?;
+        if build.options.outputs {
+            *early = Early::of(build.spec, &build.output_dir(), source)?;
+        }
         let disk = store.stage()?;
         let mut files = vec![disk.path().to_owned()];
         files.extend(early.as_ref().map(|early| early.path().to_owned()));
@@ -78,6 +81,7 @@ impl Finish<'_> {
         if let Some(early) = early {
             early.whole(written)?;
         }
+        build.verified().await?;
         let disk = disk.finish_as(written.digest, written.length)?;
         self.keep(disk, bootable.cmdline, values.clone(), start).await
     }

@@ -73,7 +73,8 @@ pub async fn resolve(
 ) -> Result<Lock> {
     let pinned = options.lock.as_ref().map(|p| p.lock.without(&p.loose).pin(spec));
     let spec = pinned.as_ref().unwrap_or(spec);
-    Build { spec, paths, options, events, cancel }.resolve().await
+    let stop = cancel.child_token();
+    Build::new(spec, paths, options, events, &stop).resolve().await
 }
 
 impl Build<'_> {
@@ -81,6 +82,7 @@ impl Build<'_> {
         self.check_host()?;
         let mut work = Workspace::open(self.spec, self.paths)?;
         let input = self.input().await?;
+        self.verified().await?;
         let digest = input.digest()?;
         let source = self.disk(input, &work).await?;
         let own = self.installed(&Chain::new(&source, vec![])).await?;

@@ -28,6 +28,7 @@ mod workspace;
 
 use std::path::{Path, PathBuf};
 
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::digest::{FileDigest, SpecDigest};
@@ -43,7 +44,7 @@ use crate::machine::accel;
 use crate::machine::config::Accelerator;
 use crate::machine::firmware;
 use crate::parity::cache::Cache;
-use crate::source::image::ResolvedImage;
+use crate::source::image::{ResolvedImage, Verification};
 use crate::source::medium::Medium;
 use crate::source::{self, SourceDisk};
 use crate::spec::{self, Firmware, InputFormat, IsoSource, Source, Spec};
@@ -113,7 +114,8 @@ pub async fn run(
 ) -> Result<Built> {
     let pinned = options.lock.as_ref().map(|pinned| pinned.lock.pin(spec));
     let spec = pinned.as_ref().unwrap_or(spec);
-    let build = Build { spec, paths, options, events, cancel };
+    let stop = cancel.child_token();
+    let build = Build::new(spec, paths, options, events, &stop);
     build.run().await.map_err(failed)
 }
 
@@ -135,7 +137,8 @@ pub async fn until(
     events: &Events,
     cancel: &CancellationToken,
 ) -> Result<()> {
-    let build = Build { spec, paths, options, events, cancel };
+    let stop = cancel.child_token();
+    let build = Build::new(spec, paths, options, events, &stop);
     build.until(step).await.map_err(failed)
 }
 
@@ -145,10 +148,23 @@ struct Build<'a> {
     paths: &'a Paths,
     options: &'a Options,
     events: &'a Events,
+    /// Also cancelled where the build has begun with a wrong image.
     cancel: &'a CancellationToken,
+    /// Of what it starts from, beside the boot of its guest.
+    verification: Mutex<Verification>,
 }
 
-impl Build<'_> {
+impl<'a> Build<'a> {
+    fn new(
+        spec: &'a Spec,
+        paths: &'a Paths,
+        options: &'a Options,
+        events: &'a Events,
+        cancel: &'a CancellationToken,
+    ) -> Self {
+        Build { spec, paths, options, events, cancel, verification: Mutex::default() }
+    }
+
     /// The stages, in order.
     async fn run(&self) -> Result<Built> {
         self.check_host()?;
@@ -161,7 +177,10 @@ impl Build<'_> {
         let digest = input.digest()?;
         let spec1 = spec::digest::spec1(self.spec, digest.as_ref())?;
         let stored = match self.reusable(&store, spec1)? {
-            Some(stored) => self.as_locked(stored).await?,
+            Some(stored) => {
+                self.verified().await?;
+                self.as_locked(stored).await?
+            }
             None => None,
         };
         let reused = stored.is_some();
@@ -184,9 +203,12 @@ impl Build<'_> {
         let last = self.step_named(step)?;
         self.check_host()?;
         let mut work = Workspace::open(self.spec, self.paths)?;
-        let source = self.disk(self.input().await?, &work).await?;
-        let steps = &self.spec.steps[..=last];
-        let done = self.provision(&source, steps, &work, self.accelerator().await?).await?;
+        let done = async {
+            let source = self.disk(self.input().await?, &work).await?;
+            let steps = &self.spec.steps[..=last];
+            self.provision(&source, steps, &work, self.accelerator().await?).await
+        };
+        let done = self.unless_unverified(done.await).await?;
         self.remembered(done.remembering).await;
         work.succeeded();
         Ok(())
@@ -254,13 +276,29 @@ impl Build<'_> {
         Ok(same)
     }
 
-    /// The file that the source names, verified.
+    /// Waits until the image that the build starts from is known to be the right one: before its guest is given
+    /// anything to do, and before anything is kept.
+    async fn verified(&self) -> Result<()> {
+        self.verification.lock().await.end().await
+    }
+
+    /// What came of a stage; that it began with a wrong image is the cause of all that failed in it.
+    async fn unless_unverified<T>(&self, result: Result<T>) -> Result<T> {
+        if result.is_err() {
+            self.verified().await?;
+        }
+        result
+    }
+
+    /// The file that the source names. A local image may still be hashed: [`Build::verified`].
     async fn input(&self) -> Result<Input<'_>> {
         let (paths, events, cancel) = (self.paths, self.events, self.cancel);
         Ok(match &self.spec.source {
             Source::Packages(_) => Input::None,
             Source::Image(image) => {
-                Input::Image(source::image::resolve(image, paths, events, cancel).await?)
+                let claimed = source::image::claim(image, paths, events, cancel).await?;
+                *self.verification.lock().await = claimed.1;
+                Input::Image(claimed.0)
             }
             Source::Iso(iso) => Input::Iso(iso, Medium::resolve(iso, paths, events, cancel).await?),
         })
@@ -308,9 +346,6 @@ impl Build<'_> {
         let data = outputs::allocated(&*outputs::open(&source.path, format)?.reader)?;
         outputs::check_space(&self.paths.cache, data, "the build")?;
         outputs::check_space(&self.paths.store, data, "the new box")?;
-        if self.options.outputs {
-            *early = outputs::Early::of(self.spec, &self.output_dir(), data)?;
-        }
 
         let accelerator = self.accelerator().await?;
         let mut done = self.provision(source, &self.spec.steps, work, accelerator).await?;

@@ -1,9 +1,10 @@
-//! The `image` source: a disk image by path or address, verified before anything uses it.
+//! The `image` source: a disk image by path or address, verified before anything that comes of it is kept.
 
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
-use tokio_util::sync::CancellationToken;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::address::Address;
 use super::checksum;
@@ -45,6 +46,50 @@ pub async fn resolve(
     resolve_with(&Fetcher::new()?, source, paths, events, cancel).await
 }
 
+/// As [`resolve`]; but a local image whose SHA-256 the spec states is taken at its word meanwhile, and hashed beside
+/// what the caller does. If it is another one, `cancel` is cancelled.
+///
+/// # Errors
+/// As [`resolve`]; a wrong digest is an error of [`Verification::end`] then.
+pub async fn claim(
+    source: &ImageSource,
+    paths: &Paths,
+    events: &Events,
+    cancel: &CancellationToken,
+) -> Result<(ResolvedImage, Verification)> {
+    let (Location::Path(path), Checksum::Sha256(sha256)) = (&source.location, &source.checksum)
+    else {
+        return Ok((resolve(source, paths, events, cancel).await?, Verification::default()));
+    };
+    // That it is there and a file is said at once.
+    fs::File::open(path)?;
+    let stop = cancel.child_token();
+    let (at, expected, stopped) = (path.clone(), sha256.clone(), stop.clone());
+    let all = cancel.clone();
+    let hashing = tokio::spawn(async move {
+        let verified = verified(&at, &expected, &Events::silent(), &stopped).await;
+        verified.map(|_| ()).inspect_err(|_| all.cancel())
+    });
+    let verification = Verification(Some((hashing, stop.drop_guard())));
+    let image = opened(source, path.clone(), sha256.clone(), events).await?;
+    Ok((image, verification))
+}
+
+/// The comparison of a source image with the digest that its spec states. Given up, it stops.
+#[derive(Debug, Default)]
+pub struct Verification(Option<(JoinHandle<Result<()>>, DropGuard)>);
+
+impl Verification {
+    /// Waits for it. A second time there is nothing to wait for.
+    ///
+    /// # Errors
+    /// The image is another one than the spec says, or cannot be read; Ctrl-C.
+    pub async fn end(&mut self) -> Result<()> {
+        let Some((hashing, _guard)) = self.0.take() else { return Ok(()) };
+        hashing.await.map_err(|e| Error::failed("hashing the source image was stopped").cause(e))?
+    }
+}
+
 async fn resolve_with(
     fetcher: &Fetcher,
     source: &ImageSource,
@@ -53,6 +98,16 @@ async fn resolve_with(
     cancel: &CancellationToken,
 ) -> Result<ResolvedImage> {
     let (path, sha256) = file(fetcher, named(source), paths, events, cancel).await?;
+    opened(source, path, sha256, events).await
+}
+
+/// What the header of a source image says.
+async fn opened(
+    source: &ImageSource,
+    path: PathBuf,
+    sha256: String,
+    events: &Events,
+) -> Result<ResolvedImage> {
     let options = Options {
         format: source.format.map(|format| match format {
             InputFormat::Raw => Format::Raw,

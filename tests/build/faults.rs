@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::project::{Project, shell, text, wait_for};
+use crate::project::{Project, list, shell, text, wait_for};
 
 #[tokio::test]
 async fn a_step_that_prints_a_hundred_megabytes_neither_stops_nor_fills_the_memory() {
@@ -92,4 +92,27 @@ async fn an_ssh_that_comes_and_goes_does_not_end_a_build() {
     let said = text(&out.stderr);
     assert!(out.status.success(), "{said}");
     project.nothing_left();
+}
+
+#[tokio::test]
+async fn a_source_that_is_another_image_is_given_no_step() {
+    let project = Project::new(&shell("mark", "echo ran", "")).await;
+    let mut other = String::new();
+    project.spec_with(|spec| {
+        let at = spec.find("sha256 = \"").expect("a digest") + "sha256 = \"".len();
+        // The same digest but for its first digit.
+        let digit = if spec[at..].starts_with('0') { "1" } else { "0" };
+        other = format!("{digit}{}", &spec[at + 1..at + 64]);
+        format!("{}{digit}{}", &spec[..at], &spec[at + 1..])
+    });
+    for args in [&["build"][..], &["build", "--until-step", "1"], &["lock"]] {
+        let out = project.run(args);
+        let said = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(1), "{args:?}: {said}");
+        assert!(said.contains("is not the expected image") && said.contains(&other), "{said}");
+        assert!(!said.contains("Running step"), "{said}");
+        project.nothing_left();
+    }
+    assert_eq!(project.boxes(), serde_json::json!([]));
+    assert_eq!(list(&project.path("home/cache/layers")).len(), 1, "the lock alone");
 }

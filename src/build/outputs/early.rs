@@ -1,15 +1,17 @@
 //! The output `qcow2`, which is the box's disk byte for byte, so it is written with it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use fs_err as fs;
 
 use super::partial::Partial;
-use super::{Output, Work, check_space, reuse, suffix, with_small_files};
+use super::{Output, Work, allocated, check_space, open, reuse, suffix, with_small_files};
+use crate::build::container_format;
 use crate::build::flat::Written;
 use crate::error::{Error, Result};
 use crate::parity::watch::Stamp;
+use crate::source::SourceDisk;
 use crate::spec::{OutputFormat, Spec};
 use crate::store::BoxRef;
 
@@ -20,21 +22,40 @@ pub(in crate::build) struct Early {
     partial: Partial,
     /// What it is, once it is whole, and its times then.
     written: Option<(Written, Stamp, Instant)>,
+    _folder: Folder,
+}
+
+/// The folder of the outputs; removed again if it was made for one that did not come.
+struct Folder {
+    made: Option<PathBuf>,
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // One that holds something stays.
+        let _ = self.made.take().map(fs::remove_dir);
+    }
 }
 
 impl Early {
-    /// Where to write it, if the spec wants it in `dir`; it has about `data` bytes.
+    /// Where to write it, if the spec wants it in `dir`; it has about as many bytes as `source`.
     ///
     /// # Errors
     /// The folder cannot be made, or has no space for it.
-    pub(in crate::build) fn of(spec: &Spec, dir: &Path, data: u64) -> Result<Option<Self>> {
+    pub(in crate::build) fn of(
+        spec: &Spec,
+        dir: &Path,
+        source: &SourceDisk,
+    ) -> Result<Option<Self>> {
         if !spec.outputs.contains(&FORMAT) {
             return Ok(None);
         }
+        let folder = Folder { made: (!dir.exists()).then(|| dir.to_owned()) };
         fs::create_dir_all(dir)?;
+        let data = allocated(&*open(&source.path, container_format(source.format))?.reader)?;
         check_space(dir, data, "the outputs")?;
         let name = format!("{}-{}{}", spec.name, spec.version, suffix(FORMAT));
-        Ok(Some(Early { partial: Partial::beside(dir, &name), written: None }))
+        Ok(Some(Early { partial: Partial::beside(dir, &name), written: None, _folder: folder }))
     }
 
     /// Where it is written.

@@ -126,6 +126,7 @@ impl Run<'_> {
     ) -> Result<Draft, Stopped> {
         let Build { events, cancel, .. } = *self.build;
         let last = todo.len().saturating_sub(1);
+        self.build.verified().await?;
         for (n, (step, planned)) in todo.iter().enumerate() {
             if n == last && n == 0 && self.remembers && !guest.resumed && self.has_room() {
                 let boot = Planned::boot(&planned.below)?;
