@@ -188,7 +188,12 @@ impl<'a> Build<'a> {
         let image = match stored {
             Some(stored) => stored,
             None => {
-                self.make(&store, spec1, &self.disk(input, &work).await?, &work, &mut early).await?
+                let made = async {
+                    let source = self.disk(input, &work).await?;
+                    self.make(&store, spec1, &source, &work, &mut early).await
+                };
+                let made = made.await;
+                self.unless_unverified(made).await?
             }
         };
         let outputs::Written { outputs, about } =
