@@ -54,10 +54,19 @@ impl Home {
     }
 
     pub(crate) async fn push(&self, image: &BoxRef, address: &str) -> Result<Pushed> {
+        self.push_with(image, address, options()).await
+    }
+
+    pub(crate) async fn push_with(
+        &self,
+        image: &BoxRef,
+        address: &str,
+        options: Options,
+    ) -> Result<Pushed> {
         let described = Described::new(&self.path().join("cache"));
         let address = Address::parse(address).expect("address");
         let (events, cancel) = (Events::silent(), CancellationToken::new());
-        registry::push(&self.store, image, &address, &described, &options(), &events, &cancel).await
+        registry::push(&self.store, image, &address, &described, &options, &events, &cancel).await
     }
 
     pub(crate) async fn pull(&self, address: &str) -> Result<Pulled> {
@@ -95,6 +104,12 @@ pub(crate) fn options() -> Options {
         credentials: vec![],
         ..Options::default()
     }
+}
+
+/// The same for a server that fails at random: each request may fail so often in a row that it never does.
+pub(crate) fn patient() -> Options {
+    let pause = Duration::from_millis(1);
+    Options { retry: Retry { without_progress: 40, in_all: 40, pause }, ..options() }
 }
 
 /// Runs a program that must succeed.

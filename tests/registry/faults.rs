@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use devbox::error::Kind;
 use devbox::store::Outcome;
 
-use crate::boxes::{Home, bytes, two_versions};
+use crate::boxes::{Home, bytes, patient, two_versions};
 use crate::proxy::{Asked, Fault, Proxy};
 use crate::server::Registry;
 
@@ -97,10 +97,11 @@ async fn a_server_that_is_busy_is_asked_again_and_one_that_stays_so_is_named() {
         }
     };
     proxy.set(sick(3, 500, ""));
-    from.push(&first, &web).await.expect("pushes in spite of 500");
+    from.push_with(&first, &web, patient()).await.expect("pushes in spite of 500");
     proxy.set(sick(4, 429, "Retry-After: 0"));
     let to = Home::new();
-    to.pull(&format!("{web}:1.0.0")).await.expect("pulls in spite of 429");
+    let pulled = to.pull_with(&format!("{web}:1.0.0"), patient()).await;
+    pulled.expect("pulls in spite of 429");
     to.is_clean();
     for (status, header, word) in [
         (503, "", "503"),
