@@ -13,6 +13,7 @@ pub const POINTS: &[&str] = &[
     "store.entry-removed",
     "pull.part-written",
     "pull.whole",
+    "push.before-channel",
     "machine.before-record",
     "build.output-written",
     "layers.before-record",
@@ -31,6 +32,8 @@ pub const POINTS: &[&str] = &[
     "drift.frozen",
     "drift.paused",
     "reset.cleared",
+    "rollback.held",
+    "rollback.cleared",
     "folder.connected",
     "folder.served",
 ];

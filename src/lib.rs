@@ -25,7 +25,7 @@
 //! | [`os`] | what differs between Linux, macOS and Windows |
 //! | [`host`], [`exec`], [`digest`], [`event`], [`error`], [`ui`], [`crash`], `blocking` | leaves |
 //!
-//! Who may call whom: `cli` -> `project`, `registry` -> `helper`, `build`, `machine`, `live`, `parity`, `attest`, `store`,
+//! Who may call whom: `cli` -> `project` -> `helper`, `build`, `machine`, `live`, `parity`, `attest` -> `registry` -> `store`,
 //! `chunks` -> `lock`, `spec`, `source`, `guest`, `image` -> leaves. `machine` knows no spec, store or build. `image` and `parity` start no
 //! program and no machine. Only [`ui`] prints, only `main` exits, only [`exec`], [`os`], [`live`] and
 //! `machine::process` start programs.

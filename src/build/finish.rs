@@ -57,7 +57,7 @@ impl Finish<'_> {
         let begun = match &self.build.spec.source {
             // The sealed disk is written anew from its files, none of which is where it was.
             Source::Packages(_) => None,
-            Source::Image(_) | Source::Iso(_) => {
+            Source::Image(_) | Source::Iso(_) | Source::Box(_) => {
                 Some(flat::begin(chain, source.size, files.clone(), self.build.cancel)?)
             }
         };

@@ -8,7 +8,7 @@ use super::guest::Guest;
 use super::mirror::Loan;
 use super::reached::{Reached, Roles};
 use super::workspace::Workspace;
-use super::{Build, Options, parent};
+use super::{Build, Input, Options, parent};
 use crate::digest::FileDigest;
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
@@ -16,7 +16,7 @@ use crate::exec::{self, tools};
 use crate::host::Paths;
 use crate::image::container::{self, Backing, Format};
 use crate::image::disk::Disk;
-use crate::lock::{self, Difference, Host, Lock, Package, Tools, package_differences};
+use crate::lock::{self, Difference, Host, Lock, LockedBox, Package, Tools, package_differences};
 use crate::machine::firmware;
 use crate::parity::subject;
 use crate::source::packages::{Locked, Wanted};
@@ -84,6 +84,14 @@ impl Build<'_> {
         let input = self.input().await?;
         self.verified().await?;
         let digest = input.digest()?;
+        let source_box = match (&input, &self.spec.source) {
+            (Input::Box(base), Source::Box(source)) => Some(LockedBox {
+                wanted: LockedBox::wanted(source),
+                version: base.image.config().version.clone(),
+                manifest: base.manifest,
+            }),
+            _ => None,
+        };
         let source = self.disk(input, &work).await?;
         let own = self.installed(&Chain::new(&source, vec![])).await?;
         let (installed, hosts) = if self.spec.steps.is_empty() {
@@ -99,6 +107,7 @@ impl Build<'_> {
             version: lock::VERSION,
             spec: lock::fingerprint(self.spec, digest.as_ref())?,
             snapshot: self.snapshot(&source)?,
+            source_box,
             inputs: lock::inputs(self.spec, digest.as_ref())?,
             // Those that were not to be found anew stay, also where one is not reached this time.
             hosts: match &self.options.lock {

@@ -6,6 +6,7 @@
 //! outputs get whole files by rename. What stays after a failure is a folder of logs, named in the
 //! message.
 
+pub mod base;
 mod chain;
 mod files;
 mod finish;
@@ -175,6 +176,9 @@ impl<'a> Build<'a> {
         let mut work = Workspace::open(self.spec, self.paths)?;
         let input = self.input().await?;
         let digest = input.digest()?;
+        if let (Input::Box(base), Some(_)) = (&input, self.spec.is_box()) {
+            return self.as_it_is(base.image.clone(), digest, work).await;
+        }
         let spec1 = spec::digest::spec1(self.spec, digest.as_ref())?;
         let stored = match self.reusable(&store, spec1)? {
             Some(stored) => {
@@ -201,6 +205,22 @@ impl<'a> Build<'a> {
         work.succeeded();
         self.prune_layers();
         Ok(Built { image, outputs, about, reused })
+    }
+
+    /// A spec that is nothing but its source's box: that box, and its outputs.
+    async fn as_it_is(
+        &self,
+        image: BoxRef,
+        digest: Option<FileDigest>,
+        mut work: Workspace,
+    ) -> Result<Built> {
+        self.events.note(format!(
+            "nothing changes the source's box, so there is nothing to build: it is {}",
+            image.config().reference()
+        ));
+        let outputs::Written { outputs, about } = self.outputs(&image, digest, true, None).await?;
+        work.succeeded();
+        Ok(Built { image, outputs, about, reused: true })
     }
 
     /// As [`until`].
@@ -306,6 +326,10 @@ impl<'a> Build<'a> {
                 Input::Image(claimed.0)
             }
             Source::Iso(iso) => Input::Iso(iso, Medium::resolve(iso, paths, events, cancel).await?),
+            Source::Box(source) => {
+                let arch = self.spec.arch.as_str();
+                Input::Box(Box::new(base::resolve(source, arch, paths, events, cancel).await?))
+            }
         })
     }
 
@@ -315,6 +339,7 @@ impl<'a> Build<'a> {
             Input::None => self.packages_disk().await,
             Input::Image(image) => self.image_disk(image),
             Input::Iso(iso, medium) => self.installation(iso, &medium, work).await,
+            Input::Box(base) => Ok(self.box_disk(&base.image)),
         }
     }
 
@@ -333,6 +358,17 @@ impl<'a> Build<'a> {
             epoch,
             key: image.sha256,
         })
+    }
+
+    /// A box as the disk to start from: it has a date already.
+    fn box_disk(&self, image: &BoxRef) -> SourceDisk {
+        SourceDisk {
+            path: image.disk_path().to_owned(),
+            format: InputFormat::Qcow2,
+            size: image.disk_size(),
+            epoch: self.spec.seal.epoch.unwrap_or(image.config().epoch),
+            key: image.disk_digest().hex(),
+        }
     }
 
     /// From the source's disk to the box in the store.
@@ -391,6 +427,7 @@ enum Input<'a> {
     None,
     Image(ResolvedImage),
     Iso(&'a IsoSource, Medium),
+    Box(Box<base::Base>),
 }
 
 impl Input<'_> {
@@ -400,6 +437,7 @@ impl Input<'_> {
             Input::None => return Ok(None),
             Input::Image(image) => &image.sha256,
             Input::Iso(_, medium) => &medium.sha256,
+            Input::Box(base) => return Ok(Some(base.image.disk_digest())),
         };
         let digest = format!("sha256:{sha256}").parse();
         Ok(Some(digest.map_err(|e| Error::failed("a damaged digest").cause(e))?))

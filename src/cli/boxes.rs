@@ -1,18 +1,22 @@
 //! `devbox box`.
 
+use std::path::Path;
+
 use bytesize::ByteSize;
 use clap::Subcommand;
 use fs_err as fs;
 use serde_json::{Value, json};
 
-use crate::cli::{Context, templates, transfer};
+use crate::cli::{Context, outdated, templates, transfer};
+use crate::digest::FileDigest;
 use crate::error::{Error, Result, exit};
 use crate::host::Paths;
-use crate::registry::Described;
+use crate::machine::history::History;
+use crate::registry::{Address, Described};
 use crate::store::{BoxRef, Live, Pruned, Store};
 use crate::ui;
 
-/// List, show, verify, push, pull, remove and prune the boxes in the store.
+/// List, show, verify, push, pull, update, remove and prune boxes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -50,20 +54,24 @@ enum Verb {
     },
     /// Push a box to a registry or a folder; what is there already does not move again.
     Push {
-        /// `NAME:VERSION`, or NAME if there is only one version of it.
+        /// `NAME:VERSION`, or NAME if there is only one version of it; the box of this project by default.
         #[arg(value_name = "BOX")]
-        name: String,
-        /// `oci://HOST/REPOSITORY` or `dir:FOLDER`, and `:TAG` if it is not the version.
+        name: Option<String>,
+        /// `oci://HOST/REPOSITORY` or `dir:FOLDER`, and `:TAG` if it is not the version; `registry` of devbox.toml by default.
         #[arg(value_name = "ADDRESS")]
-        address: String,
+        address: Option<String>,
+        /// Let this name mean it from now on, too: a tag that moves, such as `stable`.
+        #[arg(long = "channel", value_name = "NAME")]
+        channels: Vec<String>,
         #[command(flatten)]
         how: transfer::Args,
     },
     /// Pull a box from a registry, a folder or a web server; what is here of another version does not move.
     Pull {
-        /// `oci://HOST/REPOSITORY`, `dir:FOLDER` or `https://HOST/FOLDER`, and `:TAG` or `@sha256:DIGEST`.
+        /// `oci://HOST/REPOSITORY`, `dir:FOLDER` or `https://HOST/FOLDER`, and `:TAG` or `@sha256:DIGEST`; the box of this
+        /// project at `registry` of devbox.toml by default.
         #[arg(value_name = "ADDRESS")]
-        address: String,
+        address: Option<String>,
         /// Move the name if it means another box here.
         #[arg(long)]
         replace: bool,
@@ -78,6 +86,20 @@ enum Verb {
         /// Print as JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Say which boxes of this project are older than what its registries have.
+    ///
+    /// Ends with 1 if one is, and with 3 if that cannot be told.
+    Outdated {
+        /// Print as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Move `devbox.lock` to the newest source that fits, and pull it.
+    Update {
+        /// Let `qemu-img` read disks with all your rights where this host cannot isolate it.
+        #[arg(long)]
+        allow_unsandboxed: bool,
     },
     /// List the templates that machines start from.
     Templates {
@@ -99,6 +121,13 @@ enum Verb {
     },
 }
 
+impl Args {
+    /// Whether "could not tell" is an answer.
+    pub(super) fn asks(&self) -> bool {
+        matches!(self.verb, Verb::Outdated { .. })
+    }
+}
+
 pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
     let store = Store::open(&ctx.paths.store)?;
     match args.verb {
@@ -117,20 +146,46 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
         Verb::Remove { name, json } => {
             let (name, version) = split(&store, &name)?;
             let mut removed = store.remove(&name, &version, &live(&ctx.paths)?)?;
-            removed.temporary.extend(templates::prune(ctx, &store, false, false)?);
+            removed.temporary.extend(templates::prune(
+                ctx,
+                &store,
+                &live(&ctx.paths)?,
+                false,
+                false,
+            )?);
             report(&format!("removed {name}:{version}"), &removed, json)?;
         }
-        Verb::Push { name, address, how } => {
-            transfer::push(&store, &named(&store, &name)?, &address, &how, ctx)?;
+        Verb::Push { name, address, channels, how } => {
+            let image = match &name {
+                Some(name) => named(&store, name)?,
+                None => named(&store, &transfer::own()?)?,
+            };
+            let address = match &address {
+                Some(address) => Address::parse(address)?,
+                None => transfer::home_of(image.config())?,
+            };
+            transfer::push(&store, &image, &address, &channels, &how, ctx)?;
         }
         Verb::Pull { address, replace, how } => {
+            let address = match &address {
+                Some(address) => Address::parse(address)?,
+                None => transfer::home()?,
+            };
             transfer::pull(&store, &address, replace, &how, ctx)?;
         }
         Verb::Verify { names, json } => return verify(&store, &names, json, ctx),
+        Verb::Outdated { json } => return outdated::outdated(json, ctx),
+        Verb::Update { allow_unsandboxed } => return outdated::update(allow_unsandboxed, ctx),
         Verb::Templates { json } => templates::list(ctx, json)?,
         Verb::Prune { templates: all, dry_run, json } => {
             let mut pruned = store.prune(&live(&ctx.paths)?, dry_run)?;
-            pruned.temporary.extend(templates::prune(ctx, &store, all, dry_run)?);
+            pruned.temporary.extend(templates::prune(
+                ctx,
+                &store,
+                &live(&ctx.paths)?,
+                all,
+                dry_run,
+            )?);
             if !dry_run {
                 Described::new(&ctx.paths.cache).prune(&store)?;
             }
@@ -261,11 +316,22 @@ fn report(what: &str, pruned: &Pruned, json: bool) -> Result<()> {
             pruned.blobs.iter().map(|(d, n)| json!({"digest": d, "size": n})).collect();
         let temporary: Vec<Value> =
             pruned.temporary.iter().map(|(p, n)| json!({"path": p, "size": n})).collect();
-        let value = json!({"blobs": blobs, "temporary": temporary, "bytes": pruned.bytes()});
+        let kept: Vec<Value> = pruned
+            .kept
+            .iter()
+            .map(|k| json!({"reference": k.reference, "manifest": k.manifest, "machines": k.machines}))
+            .collect();
+        let bytes = pruned.bytes();
+        let value = json!({"blobs": blobs, "temporary": temporary, "kept": kept, "bytes": bytes});
         return ui::line(&format!("{value:#}"));
     }
     let files = pruned.blobs.len() + pruned.temporary.len();
-    ui::line(&format!("{what}: {files} files, {}", size(pruned.bytes())))
+    ui::line(&format!("{what}: {files} files, {}", size(pruned.bytes())))?;
+    for kept in &pruned.kept {
+        let machines = kept.machines.join(", ");
+        ui::line(&format!("kept for {machines}: {} {}", kept.reference, kept.manifest))?;
+    }
+    Ok(())
 }
 
 pub(super) fn size(bytes: u64) -> String {
@@ -327,6 +393,10 @@ pub(crate) fn live(paths: &Paths) -> Result<Live> {
                     std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
                 ) =>
             {
+                // One that is between two boxes.
+                let folder = entry.file_name().to_string_lossy().into_owned();
+                let name = folder.rsplit_once('-').map_or(&*folder, |(name, _)| name);
+                needed(&entry.path(), None, name, &mut live)?;
                 continue;
             }
             Err(e) => return Err(e.into()),
@@ -339,15 +409,37 @@ pub(crate) fn live(paths: &Paths) -> Result<Live> {
             .hint("Remove the machine with `devbox destroy`, or its folder.")
         };
         let value: Value = serde_json::from_slice(&text).map_err(|e| unreadable().cause(e))?;
-        let manifest = value["base"]["manifest"].as_str().and_then(|m| m.parse().ok());
+        let manifest: Option<FileDigest> =
+            value["base"]["manifest"].as_str().and_then(|m| m.parse().ok());
         let name = entry.file_name().to_string_lossy().into_owned();
         let name = value["name"].as_str().map_or(name, str::to_owned);
-        live.entry(manifest.ok_or_else(unreadable)?).or_default().push(name);
+        let manifest = manifest.ok_or_else(unreadable)?;
+        needed(&entry.path(), Some(manifest), &name, &mut live)?;
+        live.entry(manifest).or_default().push(name);
     }
     for machines in live.values_mut() {
         machines.sort_unstable();
     }
     Ok(live)
+}
+
+/// Adds what a rollback of the machine in `folder` needs, which runs on the box `runs`.
+fn needed(folder: &Path, runs: Option<FileDigest>, name: &str, live: &mut Live) -> Result<()> {
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    let history = History::read(&folder.join("history.json"))?;
+    let runs = runs.map(|manifest| manifest.to_string());
+    for manifest in history.needed(runs.as_deref()) {
+        // What is no digest is no box.
+        let Ok(manifest) = manifest.parse::<FileDigest>() else { continue };
+        let users = live.entry(manifest).or_default();
+        let user = format!("{name} (rollback)");
+        if runs.as_deref() != Some(&*manifest.to_string()) && !users.contains(&user) {
+            users.push(user);
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -381,6 +473,22 @@ mod tests {
         }
         let found = live(&paths).expect("reads");
         assert_eq!(found.get(&digest).expect("live"), &["a", "b"]);
+        // What a rollback needs is kept, of a machine that is between two boxes too.
+        let old = FileDigest::of(b"old");
+        let text = format!(
+            r#"{{"format": 1, "ran": [
+                {{"reference": "web:1", "manifest": "{old}", "from": 1, "until": 2}},
+                {{"reference": "web:2", "manifest": "{digest}", "from": 2, "until": null}}]}}"#
+        );
+        fs::write(paths.machines.join("a/history.json"), &text).expect("written");
+        fs::create_dir_all(paths.machines.join("x-12345678")).expect("made");
+        fs::write(paths.machines.join("x-12345678/history.json"), &text).expect("written");
+        let found = live(&paths).expect("reads");
+        assert_eq!(found.get(&old).expect("live"), &["a (rollback)"]);
+        assert_eq!(found.get(&digest).expect("live"), &["a", "b", "x (rollback)"]);
+        fs::write(paths.machines.join("a/history.json"), "{").expect("written");
+        assert!(live(&paths).expect_err("unknown").what().contains("history.json"));
+        fs::write(paths.machines.join("a/history.json"), &text).expect("written");
         record("c", "{}".to_owned());
         assert!(live(&paths).expect_err("unknown").what().contains("machine.json"));
     }

@@ -39,42 +39,51 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
     if args.check {
         return check(&spec, ctx);
     }
-    let old = match (Lock::of(&spec), args.update.is_empty()) {
+    let loose: BTreeSet<String> = args.update.into_iter().collect();
+    write(&spec, loose, Policy::from_flag(args.allow_unsandboxed), ctx)
+}
+
+/// Finds what is `loose` anew, or everything if nothing is, and writes it down.
+pub(super) fn write(
+    spec: &Spec,
+    loose: BTreeSet<String>,
+    sandbox: Policy,
+    ctx: &Context,
+) -> Result<u8> {
+    let old = match (Lock::of(spec), loose.is_empty()) {
         (Ok(old), _) => old,
         (Err(e), false) => return Err(e),
         // It is made anew whatever it was.
         (Err(_), true) => None,
     };
-    let loose: BTreeSet<String> = args.update.into_iter().collect();
     let lock = match (&old, loose.is_empty()) {
         (_, true) => None,
-        (None, false) => return Err(missing(&spec)),
+        (None, false) => return Err(missing(spec)),
         (Some(old), false) => {
-            refuse_unknown(&loose, old, &spec)?;
+            refuse_unknown(&loose, old, spec)?;
             Some(Pinned { lock: old.clone(), loose: loose.clone() })
         }
     };
-    let options =
-        Options { lock, sandbox: Policy::from_flag(args.allow_unsandboxed), ..Options::default() };
+    let options = Options { lock, sandbox, ..Options::default() };
     let new = ctx.block_on(async |cancel| {
-        build::lock::resolve(&spec, &ctx.paths, &options, &ctx.events, &cancel).await
+        build::lock::resolve(spec, &ctx.paths, &options, &ctx.events, &cancel).await
     })?;
     let changes = old.as_ref().map(|old| old.changed(&new)).unwrap_or_default();
     if !loose.is_empty() {
         refuse_others(&changes, &loose)?;
     }
     if old.as_ref() == Some(&new) {
-        ui::line(&format!("`{}` is up to date", lock::path(&spec).display()))?;
+        ui::line(&format!("`{}` is up to date", lock::path(spec).display()))?;
         return Ok(exit::OK);
     }
-    new.write(&spec)?;
+    new.write(spec)?;
     if !changes.is_empty() {
         ui::line("since the lock before:")?;
     }
     for change in &changes {
         ui::line(&format!("  {}", change.what))?;
     }
-    ui::line(&format!("`{}` was written: {}", lock::path(&spec).display(), summary(&new)))?;
+    ui::line(&format!("`{}` was written: {}", lock::path(spec).display(), summary(&new)))?;
     Ok(exit::OK)
 }
 

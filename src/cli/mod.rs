@@ -29,6 +29,7 @@ mod machine;
 mod manifest;
 mod new_file;
 mod on_error;
+mod outdated;
 mod parity;
 mod policy_args;
 mod port;
@@ -41,6 +42,7 @@ mod replaced_file;
 mod report_args;
 mod reset;
 mod resume;
+mod rollback;
 mod schema;
 mod screenshot;
 mod seal;
@@ -121,6 +123,7 @@ enum Verb {
     Clone(clone::Args),
     Compact(compact::Args),
     Reset(reset::Args),
+    Rollback(rollback::Args),
     Destroy(destroy::Args),
     Status(status::Args),
     List(list::Args),
@@ -160,6 +163,7 @@ impl Verb {
             Verb::Resume(args) => args.events.json,
             Verb::Reload(args) => args.events.json,
             Verb::Provision(args) => args.events.json,
+            Verb::Rollback(args) => args.events.json,
             Verb::Sync(args) => args.events.json,
             Verb::Clone(args) => args.events.json,
             Verb::Compact(args) => args.events.json,
@@ -283,6 +287,7 @@ fn run(cli: Cli) -> Result<u8> {
         Verb::Digest(args) => return digest::run(args, &ctx),
         Verb::Manifest(args) => return manifest::run(args, &ctx),
         Verb::Seal(args) => return seal::run(args, &ctx),
+        Verb::Box(args) if args.asks() => return boxes::run(args, &ctx),
         Verb::VerifyAttestation(args) => return verify_attestation::run(args, &ctx),
         Verb::Init(args) => init::run(args, &ctx),
         Verb::Validate(args) => validate::run(args, &ctx),
@@ -301,6 +306,7 @@ fn run(cli: Cli) -> Result<u8> {
         Verb::Compact(args) => compact::run(args, &ctx),
         Verb::Promote(args) => promote::run(args, &ctx),
         Verb::Reset(args) => reset::run(args, &ctx),
+        Verb::Rollback(args) => rollback::run(args, &ctx),
         Verb::Destroy(args) => destroy::run(args, &ctx),
         Verb::Status(args) => status::run(args, &ctx),
         Verb::List(args) => list::run(args, &ctx),

@@ -75,6 +75,20 @@ fn lines(member: &Member, status: &Status) -> Vec<String> {
     }
     if let Some(record) = &status.record {
         lines.push(format!("box      {} ({})", record.base.reference, record.base.manifest));
+        if let Some(history) = &status.history {
+            let held = history.held.as_ref();
+            if held.is_some_and(|held| held.manifest == record.base.manifest) {
+                lines.push(format!(
+                    "held     since it was rolled back; `devbox up --forward {}` follows the spec again",
+                    member.name()
+                ));
+            }
+            if let Some(before) = history.before(&record.base.manifest) {
+                let until = before.until.and_then(|at| jiff::Timestamp::from_second(at).ok());
+                let until = until.map_or(String::new(), |at| format!(" until {at}"));
+                lines.push(format!("before   {}{until}", before.reference));
+            }
+        }
         if record.login == Login::Agent {
             let name = member.name();
             lines.push(format!(

@@ -9,7 +9,7 @@ use crate::cli::Context;
 use crate::cli::boxes::size;
 use crate::error::Result;
 use crate::machine::template::{Template, Templates};
-use crate::store::{BoxRef, Store};
+use crate::store::{BoxRef, Live, Store};
 use crate::ui;
 
 /// Prints all templates.
@@ -48,11 +48,14 @@ pub(super) fn list(ctx: &Context, json: bool) -> Result<()> {
 pub(super) fn prune(
     ctx: &Context,
     store: &Store,
+    live: &Live,
     all: bool,
     dry_run: bool,
 ) -> Result<Vec<(PathBuf, u64)>> {
-    let boxes: BTreeSet<String> =
+    let mut boxes: BTreeSet<String> =
         store.list()?.iter().map(|b: &BoxRef| b.manifest_digest().to_string()).collect();
+    // A rollback starts warm, too.
+    boxes.extend(live.keys().map(ToString::to_string));
     let wanted = |template: &Template| {
         !all && boxes.contains(&template.key().manifest) && template.key().fits_this_host()
     };

@@ -6,9 +6,11 @@ use serde_json::json;
 
 use crate::cli::Context;
 use crate::cli::boxes::size;
-use crate::error::Result;
-use crate::registry::{self, Address, Described, Moved, Options};
-use crate::store::{BoxRef, Existing, Outcome, Store};
+use crate::error::{Error, Result};
+use crate::registry::address::{Address, Which};
+use crate::registry::{self, Described, Moved, Options};
+use crate::spec::{self, Spec};
+use crate::store::{BoxConfig, BoxRef, Existing, Outcome, Store};
 use crate::ui;
 
 /// What both take.
@@ -28,20 +30,61 @@ impl Args {
     }
 }
 
+/// `NAME:VERSION` of the box of the current project.
+pub(super) fn own() -> Result<String> {
+    let spec = spec::load(None)?;
+    Ok(format!("{}:{}", spec.name, spec.version))
+}
+
+/// Where the box of the current project lives, with the tag of its version.
+pub(super) fn home() -> Result<Address> {
+    let spec = spec::load(None)?;
+    let which = Some(Which::Tag(spec.version.clone()));
+    Ok(Address { which, ..place(&spec)? })
+}
+
+/// Where the box `config` lives, which has to be the one of the current project.
+pub(super) fn home_of(config: &BoxConfig) -> Result<Address> {
+    let spec = spec::load(None).map_err(|e| {
+        e.hint("Or say where it goes, as in `devbox box push NAME:VERSION oci://HOST/REPOSITORY`.")
+    })?;
+    let address = place(&spec)?;
+    if spec.name == config.name {
+        return Ok(address);
+    }
+    Err(Error::usage(format!(
+        "`{}` is not the box of this project, which is `{}`",
+        config.reference(),
+        spec.name
+    ))
+    .detail(format!("its `registry`: {address}"))
+    .hint("Say where it goes, as in `devbox box push NAME:VERSION oci://HOST/REPOSITORY`."))
+}
+
+fn place(spec: &Spec) -> Result<Address> {
+    match &spec.registry {
+        Some(text) => Address::parse(text),
+        None => Err(Error::usage("devbox.toml does not say where its box lives").hint(
+            "Write `registry = \"oci://HOST/REPOSITORY\"` into it, or name the address here.",
+        )),
+    }
+}
+
 pub(super) fn push(
     store: &Store,
     image: &BoxRef,
-    address: &str,
+    address: &Address,
+    channels: &[String],
     args: &Args,
     ctx: &Context,
 ) -> Result<()> {
-    let address = Address::parse(address)?;
     let described = Described::new(&ctx.paths.cache);
     let (name, begun) = (image.config().reference(), Instant::now());
     ctx.events.phase(format!("Pushing {name} to {}", address.place));
     let pushed = ctx.block_on(async |cancel| {
-        let options = args.options();
-        registry::push(store, image, &address, &described, &options, &ctx.events, &cancel).await
+        let options = Options { channels: channels.to_vec(), ..args.options() };
+        let events = &ctx.events;
+        registry::push(store, image, address, &described, &options, events, &cancel).await
     })?;
     let (there, all) = pushed.packs;
     let text = match (pushed.was_there, there) {
@@ -50,8 +93,17 @@ pub(super) fn push(
         _ => format!("pushed {}; {there} of {all} packs were there", size(pushed.moved.sent)),
     };
     ctx.events.done(text, begun.elapsed());
+    for (channel, moved) in &pushed.channels {
+        let place = &pushed.address.place;
+        ctx.events.note(match moved {
+            true => format!("{place}:{channel} is {name} now"),
+            false => format!("{place}:{channel} was {name} already"),
+        });
+    }
     if args.json {
+        let channel = |(name, moved): &(String, bool)| json!({"name": name, "moved": moved});
         let value = json!({
+            "channels": pushed.channels.iter().map(channel).collect::<Vec<_>>(),
             "address": pushed.address.to_string(),
             "reference": name,
             "manifest": pushed.manifest,
@@ -67,19 +119,18 @@ pub(super) fn push(
 
 pub(super) fn pull(
     store: &Store,
-    address: &str,
+    address: &Address,
     replace: bool,
     args: &Args,
     ctx: &Context,
 ) -> Result<()> {
-    let address = Address::parse(address)?;
     let described = Described::new(&ctx.paths.cache);
     let existing = if replace { Existing::Replace } else { Existing::Refuse };
     let begun = Instant::now();
     ctx.events.phase(format!("Pulling {address}"));
     let options = args.options();
     let pulled = ctx.block_on(async |cancel| {
-        registry::pull(store, &address, existing, &described, &options, &ctx.events, &cancel).await
+        registry::pull(store, address, existing, &described, &options, &ctx.events, &cancel).await
     })?;
     let name = pulled.image.config().reference();
     let text = match pulled.outcome {

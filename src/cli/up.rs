@@ -22,6 +22,9 @@ pub(crate) struct Args {
     /// Boot a new machine instead of restoring it from a template
     #[arg(long)]
     cold: bool,
+    /// Change machines over that run on another box than the spec's, also after a rollback: their own disks are lost, data disks stay
+    #[arg(long)]
+    forward: bool,
     /// When a machine counts as up: its ssh server speaks, a login works, or cloud-init has finished too
     #[arg(long, value_enum, default_value_t = Wait::Ready)]
     wait: Wait,
@@ -78,6 +81,7 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
         timeout: args.timeout,
         sandbox: Policy::from_flag(args.allow_unsandboxed),
         cold: args.cold,
+        forward: args.forward,
         overrides,
         provision,
         destroy_on_error: args.destroy_on_error,

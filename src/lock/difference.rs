@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::input::inputs;
-use super::{HOSTS, Host, Input, Lock, Package, SOURCE, fingerprint};
+use super::{HOSTS, Host, Input, Lock, LockedBox, Package, SOURCE, fingerprint};
 use crate::digest::FileDigest;
 use crate::error::Result;
-use crate::spec::{Checksum, Spec};
+use crate::spec::{Checksum, Source, Spec};
 
 /// One thing that is not as locked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,18 @@ impl Lock {
                 all.push(Difference::new(SOURCE, what));
             }
             (Some(_), Some(_)) => {}
+            (None, Some(_)) if self.fits_box(spec) => {}
+            (None, Some(_)) if matches!(spec.source, Source::Box(_)) => {
+                let what = match (&self.source_box, &spec.source) {
+                    (Some(locked), Source::Box(source)) => format!(
+                        "the source is `{}` in the spec and `{}` in the lock",
+                        LockedBox::wanted(source),
+                        locked.wanted
+                    ),
+                    _ => "the source's box is not locked".to_owned(),
+                };
+                all.push(Difference::new(SOURCE, what));
+            }
             (None, _) if self.snapshot.is_some() => {}
             (None, _) | (Some(_), None) => {
                 let what = "what the image starts from is not locked";
@@ -55,10 +67,22 @@ impl Lock {
         Ok(all)
     }
 
+    fn fits_box(&self, spec: &Spec) -> bool {
+        matches!(&spec.source, Source::Box(source) if self.pinned_box(source).is_some())
+    }
+
     /// What became different from `self` to `other`.
     #[must_use]
     pub fn changed(&self, other: &Lock) -> Vec<Difference> {
-        let mut all = changes(&digests(&self.inputs), &digests(&other.inputs));
+        let mut all = vec![];
+        match (&self.source_box, &other.source_box) {
+            (Some(old), Some(new)) if old.version != new.version => {
+                let what = format!("the source's box was {} and is {}", old.version, new.version);
+                all.push(Difference::new(SOURCE, what));
+            }
+            _ => {}
+        }
+        all.extend(changes(&digests(&self.inputs), &digests(&other.inputs)));
         let missing = |a: &Lock, b: &Lock| -> Vec<Host> {
             a.hosts.iter().filter(|host| !b.hosts.contains(host)).cloned().collect()
         };

@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
+use crate::digest::FileDigest;
 use crate::error::{Error, Kind, Result};
-use crate::spec::Spec;
+use crate::spec::{BoxPlace, BoxSource, PinnedBox, Source, Spec};
 
 pub use difference::{Difference, packages as package_differences};
 pub use input::{fingerprint, inputs};
@@ -40,6 +41,9 @@ pub struct Lock {
     /// The date of the packages that the image starts from (RFC 3339, UTC); none of an `image` source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
+    /// The box that the image starts from; none of other sources.
+    #[serde(default, rename = "box", skip_serializing_if = "Option::is_none")]
+    pub source_box: Option<LockedBox>,
     /// What is taken in from outside.
     #[serde(default)]
     pub inputs: Vec<Input>,
@@ -54,6 +58,32 @@ pub struct Lock {
     pub replaced: Vec<Package>,
     /// Versions of the programs that made it.
     pub tools: Tools,
+}
+
+/// The box of a `box` source. The digest of its disk is the input [`SOURCE`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedBox {
+    /// What the spec asked for: where, and which one (`oci://registry.example/base, version ^1.2`).
+    pub wanted: String,
+    /// The version that this came to.
+    pub version: String,
+    /// The digest of its manifest where it comes from.
+    pub manifest: FileDigest,
+}
+
+impl LockedBox {
+    /// What `source` asks for, in words. Folders of the host are no part of it.
+    #[must_use]
+    pub fn wanted(source: &BoxSource) -> String {
+        let from = match &source.from {
+            BoxPlace::At(place) if place.starts_with("dir:") || place.starts_with("file:") => {
+                "a folder".to_owned()
+            }
+            from => from.to_string(),
+        };
+        format!("{from}, {}", source.wish)
+    }
 }
 
 /// One input.
@@ -233,16 +263,34 @@ impl Lock {
             list.retain(|package| !free(&package.name));
         }
         lock.inputs.retain(|input| !names.contains(&input.name));
+        if names.contains(SOURCE) {
+            lock.source_box = None;
+        }
         lock
     }
 
-    /// The spec with the image that is locked, whatever its checksum file says by now.
+    /// The box that is locked, if the source is one and asks for that still.
+    #[must_use]
+    pub fn pinned_box(&self, source: &BoxSource) -> Option<PinnedBox> {
+        let locked = self.source_box.as_ref()?;
+        let disk = self.input(SOURCE)?.parse().ok()?;
+        (locked.wanted == LockedBox::wanted(source)).then(|| PinnedBox {
+            version: locked.version.clone(),
+            manifest: locked.manifest,
+            disk,
+        })
+    }
+
+    /// The spec with the image or box that is locked, whatever its checksum file says or a tag means by now.
     #[must_use]
     pub fn pin(&self, spec: &Spec) -> Spec {
         let mut spec = spec.clone();
         let digest = self.input(SOURCE).and_then(|digest| digest.strip_prefix("sha256:"));
         if let Some(digest) = digest {
             spec.source.pin(digest);
+        }
+        if let Source::Box(source) = &mut spec.source {
+            source.pinned = self.pinned_box(source);
         }
         spec
     }

@@ -20,6 +20,7 @@ fn example() -> Lock {
         version: VERSION,
         spec: "spec1:00".to_owned(),
         snapshot: Some("2026-07-11T10:16:37Z".to_owned()),
+        source_box: None,
         inputs: vec![Input { name: "step \"a\\b\"".to_owned(), digest: "step1:00".to_owned() }],
         hosts: vec![
             Host { step: "b".to_owned(), host: MIRROR.to_owned(), port: None, udp: false },

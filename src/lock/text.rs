@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Host, Lock, Package, VERSION};
+use super::{Host, Lock, LockedBox, Package, VERSION};
 
 /// The first lines, for who finds the file.
 const HEAD: &str = "# Made by `devbox lock`; keep it in git beside devbox.toml. What it means: docs/lock.md of devbox.\n";
@@ -20,6 +20,12 @@ impl Lock {
         put(format!("spec = {}", quoted(&self.spec)));
         if let Some(snapshot) = &self.snapshot {
             put(format!("snapshot = {}", quoted(snapshot)));
+        }
+        if let Some(LockedBox { wanted, version, manifest }) = &self.source_box {
+            let (wanted, version) = (quoted(wanted), quoted(version));
+            put(format!(
+                "box = {{ wanted = {wanted}, version = {version}, manifest = \"{manifest}\" }}"
+            ));
         }
         let inputs = self.inputs.iter();
         let inputs =

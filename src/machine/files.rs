@@ -36,6 +36,12 @@ impl Files {
         self.dir.join("machine.json")
     }
 
+    /// On which images it ran; outlives what the machine is made of.
+    #[must_use]
+    pub fn history(&self) -> PathBuf {
+        self.dir.join("history.json")
+    }
+
     /// Held by the devbox that works on the machine.
     #[must_use]
     pub fn lock(&self) -> PathBuf {

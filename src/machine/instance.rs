@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 
 use super::files::Files;
+use super::history::History;
 use super::lock::Lock;
 use super::process::Process;
 use super::record::{BaseImage, FORMAT, Login, Record};
@@ -158,6 +159,26 @@ impl Instance {
             fs::remove_file(self.files.reset())?;
         }
         Ok(())
+    }
+
+    /// On which images it ran.
+    ///
+    /// # Errors
+    /// The file is damaged or of a newer devbox.
+    pub fn history(&self) -> Result<History> {
+        History::read(&self.files.history())
+    }
+
+    /// Changes what is known of the images that it ran on, if `change` says that there is something to write.
+    ///
+    /// # Errors
+    /// The file is damaged or cannot be written.
+    pub fn change_history(&self, change: impl FnOnce(&mut History) -> bool) -> Result<()> {
+        let mut history = self.history()?;
+        match change(&mut history) {
+            true => history.write(&self.files.history()),
+            false => Ok(()),
+        }
     }
 
     /// What the machine does right now.
@@ -314,13 +335,13 @@ impl Instance {
         self.clear()
     }
 
-    /// Removes everything but the lock, and the data disks of a machine that is reset; the record first,
+    /// Removes everything but the lock, the history, and the data disks of a machine that is reset; the record first,
     /// so that what is left counts for nothing.
     ///
     /// # Errors
     /// A file cannot be removed.
     pub fn clear(&self) -> Result<()> {
-        let lock = self.files.lock();
+        let (lock, history) = (self.files.lock(), self.files.history());
         let mark = self.files.reset();
         let reset = mark.exists();
         let stays = |path: &Path| reset && (path == mark || data_disk::is_one(path));
@@ -329,7 +350,7 @@ impl Instance {
         }
         for entry in fs::read_dir(self.files.dir())? {
             let path = entry?.path();
-            if path == lock || stays(&path) {
+            if path == lock || path == history || stays(&path) {
                 continue;
             }
             if path.is_dir() { fs::remove_dir_all(&path)? } else { fs::remove_file(&path)? }

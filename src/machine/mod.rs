@@ -13,6 +13,7 @@ pub mod files;
 pub mod firmware;
 pub mod fit;
 pub mod folder;
+pub mod history;
 pub mod hotplug;
 pub mod installer;
 pub mod instance;

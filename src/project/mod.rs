@@ -6,6 +6,7 @@
 
 mod addresses;
 mod as_root;
+mod boxes;
 pub mod bundle;
 pub mod clone;
 pub mod compact;
@@ -16,11 +17,14 @@ mod hardware;
 mod hooks;
 mod host_settings;
 mod network;
+pub mod newer;
 mod order;
+pub mod outdated;
 pub mod promote;
 pub mod provision;
 mod reconcile;
 pub mod reset;
+pub mod rollback;
 pub mod select;
 pub mod snapshot;
 mod start;

@@ -1,16 +1,22 @@
 //! In what a machine differs from its spec.
 
 use bytesize::ByteSize;
+use semver::Version;
 
+use crate::build::base;
 use crate::guest::folder::Folder;
 use crate::host::Paths;
+use crate::lock;
 use crate::machine::record::{Record, Shape};
-use crate::project::{folders, hardware};
-use crate::spec::{self, Spec};
+use crate::project::{boxes, folders, hardware};
+use crate::spec::{self, BoxSource, Spec};
 use crate::store::Store;
 
 /// The box, in words: another one than the spec's, or an older build of it.
 pub(super) fn other_box(spec: &Spec, record: &Record, paths: &Paths) -> Option<String> {
+    if let Some(source) = spec.is_box() {
+        return other_source(spec, source, record, paths);
+    }
     let wanted = format!("{}:{}", spec.name, spec.version);
     let stored = || {
         let found = Store::open(&paths.store).ok()?.find(&spec.name, &spec.version).ok()??;
@@ -24,6 +30,26 @@ pub(super) fn other_box(spec: &Spec, record: &Record, paths: &Paths) -> Option<S
     } else {
         None
     }
+}
+
+/// The same where the spec is nothing but its source's box. Nobody is asked: a lock says which one it is, and without
+/// one, any that fits will do.
+fn other_source(spec: &Spec, source: &BoxSource, record: &Record, paths: &Paths) -> Option<String> {
+    let (name, runs) = (&record.name, &record.base.reference);
+    let source = boxes::pinned(spec, source).ok()?;
+    let version = runs.rsplit_once(':').map_or(&**runs, |(_, version)| version);
+    if let Some(pinned) = &source.pinned {
+        let found = Store::open(&paths.store).and_then(|store| base::find(&store, pinned)).ok()?;
+        let same = match found {
+            Some(image) => image.manifest_digest().to_string() == record.base.manifest,
+            None => version == pinned.version,
+        };
+        return (!same).then(|| {
+            format!("`{name}` runs on {runs}, and `{}` has {}", lock::FILE_NAME, pinned.version)
+        });
+    }
+    let fits = Version::parse(version).is_ok_and(|version| source.wish.fits(&version));
+    (!fits).then(|| format!("`{name}` runs on {runs}, and the spec asks for {}", source.wish))
 }
 
 /// How it is entered, which a machine is made with.

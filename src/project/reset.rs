@@ -4,7 +4,7 @@ use crate::crash;
 use crate::error::Result;
 use crate::machine::instance::Instance;
 use crate::project::stop::stop;
-use crate::project::suspend::not_made;
+use crate::project::suspend::{not_made, now};
 use crate::project::{Run, snapshot};
 
 /// Throws the machine's own disk away, with its snapshots and its keys; the next `up` makes it anew of
@@ -18,6 +18,13 @@ pub async fn reset(instance: &Instance, run: Run<'_>) -> Result<()> {
     stop(instance, &record, None, run).await?;
     snapshot::forget_on_data_disks(&record);
     instance.clear_for_reset()?;
+    let ended = instance.change_history(|history| {
+        history.ended(now());
+        true
+    });
+    if let Err(e) = ended {
+        run.events.warn(e.what());
+    }
     crash::point("reset.cleared");
     let name = instance.name();
     run.events.note(format!("`{name}` is reset; the next `devbox up` starts it anew"));

@@ -17,6 +17,7 @@ use crate::guest::ssh::Client;
 use crate::helper;
 use crate::host;
 use crate::machine::config::{Accelerator, Incoming, MemoryFile};
+use crate::machine::history::Held;
 use crate::machine::instance::{Instance, State};
 use crate::machine::ready::Probe;
 use crate::machine::record::{BaseImage, Login, Ready, Record, Shape};
@@ -30,9 +31,9 @@ use crate::project::provision::provision;
 use crate::project::suspend::{self, Woken};
 use crate::project::up::{Options, Wait};
 use crate::project::warm::{self, Wanted, Way};
-use crate::project::{Run, disks, folders, hardware, reconcile, sync};
+use crate::project::{Run, boxes, disks, folders, hardware, reconcile, rollback, sync};
 use crate::spec::{self, Spec};
-use crate::store::Store;
+use crate::store::{BoxRef, Store};
 
 /// Until the agent of a restored guest answers: half a second under emulation.
 const AGENT_WAIT: Duration = Duration::from_secs(30);
@@ -74,6 +75,8 @@ pub(super) struct Start<'a> {
     pub(super) events: Events,
     /// What this host runs guests by: found once, when the first machine needs it.
     pub(super) accel: &'a OnceCell<Accelerator>,
+    /// The spec's box: found, pulled or built once, when the first machine needs it.
+    pub(super) image: &'a OnceCell<BoxRef>,
 }
 
 impl Start<'_> {
@@ -94,6 +97,10 @@ impl Start<'_> {
                 self.discard(&record).await?;
                 None
             }
+            other => other,
+        };
+        let record = match record {
+            Some(record) if self.goes_forward(&record).await? => None,
             other => other,
         };
         let Some(record) = record else {
@@ -123,6 +130,27 @@ impl Start<'_> {
         Ok(Came::Started)
     }
 
+    /// Where that is asked for: lets the machine follow the spec again, and throws its own disk away if it runs on another
+    /// box. True if it did.
+    async fn goes_forward(&self, record: &Record) -> Result<bool> {
+        if !self.options.forward {
+            return Ok(false);
+        }
+        self.instance.change_history(|history| history.held.take().is_some())?;
+        let image = self.of_spec().await?;
+        if image.manifest_digest().to_string() == record.base.manifest {
+            return Ok(false);
+        }
+        let (name, to) = (self.instance.name(), image.config().reference());
+        let from = &record.base.reference;
+        self.events.phase(format!("Changing `{name}` over from {from} to {to}"));
+        rollback::clear(&self.instance, record, self.run).await?;
+        for disk in record.disks.iter().filter(|disk| disk.path.exists()) {
+            self.events.note(format!("its disk `{}` stays", disk.name));
+        }
+        Ok(true)
+    }
+
     /// What a crash left of a machine that was being restored from a template: nobody has used it.
     async fn discard(&self, record: &Record) -> Result<()> {
         if let State::Running(process) = self.instance.state(record) {
@@ -135,7 +163,7 @@ impl Start<'_> {
     /// Makes a machine on the spec's box and starts it: from a template, or from its firmware where that
     /// cannot be, which is said.
     async fn first_start(&self) -> Result<()> {
-        let base = self.base()?;
+        let base = self.base().await?;
         let disk = self.disk(&base)?;
         if hardware::login(self.machine) == Login::Agent && !warm::agent_in(&base)? {
             let name = self.instance.name();
@@ -156,35 +184,42 @@ impl Start<'_> {
             Some((wanted.key()?, wanted.way(self.run, &self.events).await?))
         };
         match way {
-            Some((key, Way::Warm(template))) => match self.restore(&template, disk).await {
-                Err(Unrestored::Refused(e)) => {
-                    self.events.warn(format!(
-                        "the template of {} is not used: {}; booting instead",
-                        base.reference,
-                        warm::reason(&e)
-                    ));
-                    Templates::new(&self.run.paths.templates).discard(&key)?;
-                }
-                Err(Unrestored::Failed(e)) => {
-                    // Nobody has used it: nothing of it stays.
-                    if self.instance.record()?.is_some_and(|record| record.unfinished) {
-                        self.instance.clear()?;
+            Some((key, Way::Warm(template))) => {
+                match self.restore(&template, base.clone(), disk).await {
+                    Err(Unrestored::Refused(e)) => {
+                        self.events.warn(format!(
+                            "the template of {} is not used: {}; booting instead",
+                            base.reference,
+                            warm::reason(&e)
+                        ));
+                        Templates::new(&self.run.paths.templates).discard(&key)?;
                     }
-                    return Err(e);
+                    Err(Unrestored::Failed(e)) => {
+                        // Nobody has used it: nothing of it stays.
+                        if self.instance.record()?.is_some_and(|record| record.unfinished) {
+                            self.instance.clear()?;
+                        }
+                        return Err(e);
+                    }
+                    Ok(()) => return Ok(()),
                 }
-                Ok(()) => return Ok(()),
-            },
+            }
             Some((_, Way::Cold(why))) => self.events.note(format!("{why}; booting")),
             None => {}
         }
-        let record = self.create(disk, None)?;
+        let record = self.create(base, disk, None)?;
         self.boot(record).await
     }
 
     /// Restores a new machine from `template` and gives it its own identity.
-    async fn restore(&self, template: &Template, disk: u64) -> Result<(), Unrestored> {
+    async fn restore(
+        &self,
+        template: &Template,
+        base: BaseImage,
+        disk: u64,
+    ) -> Result<(), Unrestored> {
         let (start, name) = (Instant::now(), self.instance.name());
-        let mut record = self.create(disk, Some(template)).map_err(Unrestored::Failed)?;
+        let mut record = self.create(base, disk, Some(template)).map_err(Unrestored::Failed)?;
         record.account = template.ids();
         self.events
             .phase(format!("Starting `{name}` from the template of {}", template.reference()));
@@ -268,14 +303,26 @@ impl Start<'_> {
         Ok(true)
     }
 
-    /// The sealed image of the spec's box.
-    fn base(&self) -> Result<BaseImage> {
-        let (name, version) = (&self.spec.name, &self.spec.version);
-        let Some(found) = Store::open(&self.run.paths.store)?.find(name, version)? else {
-            return Err(Error::failed(format!(
-                "the box `{name}:{version}` was removed from the store again"
-            ))
-            .hint("Run `devbox up` again."));
+    /// The spec's box.
+    async fn of_spec(&self) -> Result<BoxRef> {
+        let ensure = || boxes::ensure(self.spec, self.options, self.run);
+        self.image.get_or_try_init(ensure).await.cloned()
+    }
+
+    /// The sealed image that a new machine runs on: the one that it is held on, or the spec's.
+    async fn base(&self) -> Result<BaseImage> {
+        let held = self.instance.history()?.held;
+        let held = held.and_then(|held| held.manifest.parse().ok());
+        let found = match held {
+            Some(manifest) => {
+                let found = Store::open(&self.run.paths.store)?.get(manifest);
+                found.map_err(|e| {
+                    let forward = format!("{} --forward", self.command("up"));
+                    e.context(format!("`{}` is held on a box that is gone", self.instance.name()))
+                        .hint(format!("Pull it again, or follow the spec with `{forward}`."))
+                })?
+            }
+            None => self.of_spec().await?,
         };
         Ok(BaseImage {
             reference: found.config().reference(),
@@ -302,11 +349,14 @@ impl Start<'_> {
         self.options.timeout.unwrap_or(self.machine.timeout)
     }
 
-    /// Makes a machine on the spec's box.
-    fn create(&self, disk: u64, template: Option<&Template>) -> Result<Record> {
-        // Nothing is removed from the store between finding the box and recording that it is used.
+    /// Makes a machine on `base`.
+    fn create(&self, base: BaseImage, disk: u64, template: Option<&Template>) -> Result<Record> {
+        // Nothing is removed from the store between looking for the box and recording that it is used.
         let _hold = Store::open(&self.run.paths.store)?.hold()?;
-        let base = self.base()?;
+        if !base.disk.exists() {
+            let what = format!("the box `{}` was removed from the store again", base.reference);
+            return Err(Error::failed(what).hint("Run `devbox up` again."));
+        }
         self.events.phase(format!("Making `{}` from {}", self.instance.name(), base.reference));
         let login = hardware::login(self.machine);
         self.instance.create(base, disk, &self.machine.user, login, template)
@@ -315,11 +365,44 @@ impl Start<'_> {
     /// Says which box of the spec this machine does not run on, or how it is not entered, and how it would be.
     fn mention_other_box(&self, record: &Record) {
         let other = reconcile::other_box(self.spec, record, self.run.paths);
+        let other = match self.instance.history().map(|history| history.held) {
+            Err(e) => {
+                self.events.warn(e.what());
+                other
+            }
+            Ok(None) => other,
+            Ok(Some(held)) => {
+                self.mention_held(&held, record, other.is_some());
+                None
+            }
+        };
         for why in other.into_iter().chain(reconcile::other_login(self.machine, record)) {
             self.events.warn(format!(
                 "{why}; to change over, run `{}` (its disk is lost), then `devbox up`",
                 self.command("destroy")
             ));
+        }
+    }
+
+    /// Says that a rollback keeps this machine from following the spec; one that the spec has caught up with ends.
+    fn mention_held(&self, held: &Held, record: &Record, differs: bool) {
+        let (name, reference) = (self.instance.name(), &held.reference);
+        if held.manifest != record.base.manifest {
+            self.events.warn(format!(
+                "a rollback of `{name}` to {reference} was interrupted, and it runs on {}; run `{} --to {}` again, or `{} --forward`",
+                record.base.reference,
+                self.command("rollback"),
+                held.manifest,
+                self.command("up")
+            ));
+        } else if differs {
+            self.events.note(format!(
+                "`{name}` stays on {reference} since it was rolled back; `{} --forward` follows the spec again (its disk is lost)",
+                self.command("up")
+            ));
+        } else if let Err(e) = self.instance.change_history(|history| history.held.take().is_some())
+        {
+            self.events.warn(e.what());
         }
     }
 
@@ -433,6 +516,11 @@ impl Start<'_> {
         record.overrides = own.map(ToString::to_string).collect();
         record.ready = None;
         self.instance.save(record).map_err(Unrestored::Failed)?;
+        let noted =
+            self.instance.change_history(|history| history.started(&record.base, suspend::now()));
+        if let Err(e) = noted {
+            self.events.warn(format!("{}; a rollback of this start is not possible", e.what()));
+        }
         self.ensure_helper().await;
         for forward in machine.forwards() {
             let (protocol, guest) = (forward.protocol.as_str(), forward.guest);

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use crate::machine::history::History;
 use crate::machine::instance::{Instance, State};
 use crate::machine::lock::Lock;
 use crate::machine::pause::is_paused;
@@ -20,6 +21,8 @@ pub struct Status {
     pub pid: Option<i32>,
     /// What the machine is made of; `None` if it is not made, or its record is damaged.
     pub record: Option<Record>,
+    /// On which boxes it ran; `None` if that is damaged.
+    pub history: Option<History>,
 }
 
 impl Status {
@@ -44,7 +47,14 @@ impl Status {
     #[must_use]
     pub fn look(instance: &Instance) -> Self {
         let holder = Lock::holder(&instance.files().lock());
-        let found = |state, text: String| Status { state, text, pid: None, record: None };
+        let history = instance.history().ok();
+        let found = |state, text: String| Status {
+            state,
+            text,
+            pid: None,
+            record: None,
+            history: history.clone(),
+        };
         let record = match (instance.record(), &holder) {
             (Ok(Some(record)), _) => record,
             (Ok(None), Some(holder)) => return found("busy", holder.clone()),
@@ -76,7 +86,7 @@ impl Status {
             (State::Died, None) => ("died", "stopped (QEMU ended unexpectedly)".to_owned(), None),
             (State::Stopped, None) => ("stopped", "stopped".to_owned(), None),
         };
-        Status { state, text, pid, record: Some(record) }
+        Status { state, text, pid, record: Some(record), history }
     }
 
     /// The host's port of ssh, while the machine runs.
@@ -98,6 +108,8 @@ impl Status {
             "project": instance.project(),
             "box": record.map(|r| &r.base.reference),
             "manifest": record.map(|r| &r.base.manifest),
+            "history": self.history.as_ref().map(|history| &history.ran),
+            "held": self.history.as_ref().and_then(|history| history.held.as_ref()),
             "uuid": record.map(|r| &r.uuid),
             "user": record.map(|r| &r.user),
             "login": record.map(|r| r.login.as_str()),

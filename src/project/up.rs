@@ -6,21 +6,20 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::OnceCell;
 
-use crate::build;
 use crate::error::{Error, Kind, Result};
 use crate::exec::sandbox::Policy;
 use crate::machine::instance::{Instance, State};
 use crate::machine::lock::Lock;
 use crate::project::network::Plan;
+use crate::project::newer::Newer;
 use crate::project::order::{self, End, Node};
 use crate::project::provision::{self, Which};
 use crate::project::select::list;
 use crate::project::start::{Came, Start};
 use crate::project::stop::stop;
-use crate::project::{Project, Run};
+use crate::project::{Project, Run, boxes};
 use crate::spec::personal::Override;
 use crate::spec::{self, Spec};
-use crate::store::Store;
 
 /// What a caller may choose.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +30,9 @@ pub struct Options {
     pub sandbox: Policy,
     /// Boots a new machine instead of restoring it from a template.
     pub cold: bool,
+    /// Changes machines over that run on another box than the spec's: their own disks go, their data disks stay. Ends what
+    /// a rollback held.
+    pub forward: bool,
     /// What must be true of a machine before it is up.
     pub wait: Wait,
     /// In what the machines of the spec follow somebody's own settings.
@@ -76,11 +78,14 @@ pub async fn up(
     }
     let several = nodes.len() > 1;
     let missing = |(_, instance, lock): &(_, Instance, Result<Lock>)| {
-        lock.is_ok() && matches!(instance.record(), Ok(None))
+        let held = || instance.history().is_ok_and(|history| history.held.is_some());
+        lock.is_ok() && matches!(instance.record(), Ok(None)) && (options.forward || !held())
     };
+    let image = OnceCell::new();
     if nodes.iter().any(missing) {
-        build_missing(spec, options, run).await?;
+        image.get_or_try_init(|| boxes::ensure(spec, options, run)).await?;
     }
+    let newer = Newer::ask(spec, run.paths);
     if several {
         let names: Vec<&str> = nodes.iter().map(|(machine, ..)| machine.name.as_str()).collect();
         run.events.phase(format!("Starting {}", list(&names)));
@@ -96,7 +101,7 @@ pub async fn up(
             // What a reset left here is not thrown away.
             let reset = instance.files().reset().exists();
             let passing = options.destroy_on_error && made_here && !reset;
-            let accel = &accel;
+            let (accel, image) = (&accel, &image);
             let start = Start {
                 spec,
                 machine,
@@ -108,6 +113,7 @@ pub async fn up(
                 run,
                 events,
                 accel,
+                image,
             };
             Node {
                 name: machine.name.clone(),
@@ -138,6 +144,9 @@ pub async fn up(
         let off = join_all(started.map(|(instance, _)| switch_off_again(instance, run))).await;
         off.into_iter().collect::<Result<()>>()?;
     }
+    if !run.cancel.is_cancelled() {
+        newer.tell(run.events).await;
+    }
     order::together(ends, "not up").map(|_| ())
 }
 
@@ -155,18 +164,6 @@ fn with_dependencies<'a>(spec: &'a Spec, names: &[&str]) -> Vec<&'a spec::Machin
         }
     }
     spec.machines.iter().filter(|machine| wanted.contains(&machine.name.as_str())).collect()
-}
-
-/// Builds the spec's box if it is not in the store.
-async fn build_missing(spec: &Spec, options: &Options, run: Run<'_>) -> Result<()> {
-    if Store::open(&run.paths.store)?.find(&spec.name, &spec.version)?.is_some() {
-        return Ok(());
-    }
-    let (name, version) = (&spec.name, &spec.version);
-    run.events.note(format!("the box {name}:{version} is not in the store; building it first"));
-    let options =
-        build::Options { outputs: false, sandbox: options.sandbox, ..build::Options::default() };
-    build::run(spec, run.paths, &options, run.events, run.cancel).await.map(|_| ())
 }
 
 /// A machine that was made here and did not come up, where none of that kind is to stay.

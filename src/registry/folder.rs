@@ -40,6 +40,11 @@ impl Folder {
         Ok(Folder { root: root.to_owned(), traffic: Arc::default() })
     }
 
+    /// What it holds.
+    pub(super) fn index(&self) -> Result<Index> {
+        Index::read(&self.root)
+    }
+
     fn path(&self, digest: FileDigest) -> PathBuf {
         self.root.join("blobs/sha256").join(digest.hex())
     }

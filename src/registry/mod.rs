@@ -12,10 +12,13 @@ pub mod credentials;
 mod described;
 mod folder;
 mod http;
+mod look;
 pub mod manifest;
 mod pull;
 mod push;
 mod remote;
+mod select;
+mod tags;
 mod upload;
 
 use std::time::Duration;
@@ -24,9 +27,11 @@ pub use address::Address;
 pub use attached::MAX_ARTIFACT;
 pub use described::Described;
 pub use http::Retry;
+pub use look::{Offered, look};
 pub use pull::{Pulled, pull};
 pub use push::{Pushed, push};
 pub use remote::{Access, Options, Remote};
+pub use select::{choose, versions};
 
 /// Requests that are under way at once: each has up to 4 MiB in memory.
 const AT_ONCE: usize = 8;

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::address::Address;
 use super::described::Described;
+use super::look;
 use super::manifest::{Blob, Shipped};
 use super::remote::{Access, Options, Remote};
 use super::{AT_ONCE, Moved};
@@ -25,8 +26,6 @@ use crate::event::{Event, Events};
 use crate::host::free_bytes;
 use crate::store::{BoxConfig, BoxRef, Existing, Outcome, Partial, Store};
 
-/// Largest config of a box in bytes.
-const MAX_CONFIG: u64 = 1 << 20;
 /// Bytes that stay free on the disk: a full disk breaks more than this pull.
 const SPARE: u64 = 64 << 20;
 /// One of so many blocks of a cluster is no zeros: 64 KiB and 4 KiB.
@@ -63,10 +62,7 @@ pub async fn pull(
     events: &Events,
     cancel: &CancellationToken,
 ) -> Result<Pulled> {
-    let Some(which) = &address.which else {
-        return Err(Error::usage(format!("`{address}` does not say which box"))
-            .hint(format!("Name a tag or a digest, as in `{address}:1.0.0`.")));
-    };
+    let which = look::named(address)?;
     let remote =
         Arc::new(Remote::open(&address.place, Access::Pull, options, events, cancel).await?);
     let Some((bytes, manifest)) = remote.manifest(which).await? else {
@@ -74,14 +70,7 @@ pub async fn pull(
             .hint("Check the address, or list the tags with `skopeo list-tags`."));
     };
     let shipped = Shipped::parse(&bytes, &address.to_string())?;
-    let config_bytes =
-        remote.blob("read what the box says of itself", &shipped.config, MAX_CONFIG).await?;
-    let config = BoxConfig::parse(&config_bytes)?;
-    if config.encode()? != config_bytes {
-        return Err(Error::undetermined(format!(
-            "`{address}` says of itself what this version of devbox does not write"
-        )));
-    }
+    let config = look::config(&remote, &shipped, address).await?;
     let job = Job {
         store,
         config,

@@ -38,14 +38,17 @@ pub struct Pushed {
     pub was_there: bool,
     /// Packs of it that were there already, and all of them.
     pub packs: (usize, usize),
+    /// The channels that were asked for, and whether each moved.
+    pub channels: Vec<(String, bool)>,
     /// What moved.
     pub moved: Moved,
 }
 
-/// Pushes the box `image` to `address`, under its version if that names no tag.
+/// Pushes the box `image` to `address`, under its version if that names no tag; then lets each channel of `options` mean it.
 ///
 /// # Errors
-/// The tag is that of a release and holds another box, or is that of another version; the place refuses; `cancel` was cancelled.
+/// The tag is that of a release and holds another box, or is that of another version; a channel is called like a
+/// version; the place refuses; `cancel` was cancelled.
 pub async fn push(
     store: &Store,
     image: &BoxRef,
@@ -57,62 +60,118 @@ pub async fn push(
 ) -> Result<Pushed> {
     let config = image.config();
     let tag = tag(address, &config.version)?;
+    options.channels.iter().try_for_each(|channel| check_channel(channel))?;
     let address = Address { place: address.place.clone(), which: Some(Which::Tag(tag.clone())) };
     let remote =
         Arc::new(Remote::open(&address.place, Access::Push, options, events, cancel).await?);
-    let config_bytes = config.encode()?;
-    let before = match remote.manifest(&Which::Tag(tag.clone())).await? {
-        None => None,
-        Some((bytes, digest)) => {
-            let before = Shipped::parse(&bytes, &address.to_string())?;
-            if before.config == Blob::of(&config_bytes) && before.disk == image.disk_digest() {
-                let packs = (before.packs.len(), before.packs.len());
-                let moved = Moved::of(&remote);
-                return Ok(Pushed { address, manifest: digest, was_there: true, packs, moved });
-            }
-            if is_release(&tag) {
-                return Err(taken(&address, &before, image));
-            }
-            Some(before)
+    let to = Target { store, image, address: &address, tag: &tag };
+    let mut pushed = to.push(&remote, described, events, cancel).await?;
+    let (mut moved, manifest) = (vec![], pushed.manifest);
+    for channel in &options.channels {
+        let moves = to.point(&remote, channel, manifest).await?;
+        moved.push((channel.clone(), moves));
+    }
+    pushed.channels = moved;
+    pushed.moved = Moved::of(&remote);
+    Ok(pushed)
+}
+
+/// A box, and where it goes.
+struct Target<'a> {
+    store: &'a Store,
+    image: &'a BoxRef,
+    address: &'a Address,
+    tag: &'a str,
+}
+
+impl Target<'_> {
+    /// Lets `channel` mean the manifest that has just been pushed; whether it meant another one.
+    async fn point(&self, remote: &Remote, channel: &str, manifest: FileDigest) -> Result<bool> {
+        let before = remote.manifest(&Which::Tag(channel.to_owned())).await?;
+        if before.is_some_and(|(_, digest)| digest == manifest) {
+            return Ok(false);
         }
-    };
-    let mut there = There::default();
-    if let Some(before) = before {
-        there.known.extend(before.packs);
+        let Some((bytes, _)) = remote.manifest(&Which::Digest(manifest)).await? else {
+            let what = format!("`{}` was removed while `{channel}` was moved", self.address);
+            return Err(Error::failed(what).hint("Run the same command again."));
+        };
+        crate::crash::point("push.before-channel");
+        remote.put_manifest(channel, bytes).await?;
+        Ok(true)
     }
-    for version in others(store, image)? {
-        there.add(&remote, version).await;
-    }
-    let (whole, there) = send_packs(image, &remote, there, events, cancel).await?;
-    let mut tables = vec![];
-    for table in &whole.tables {
-        tables.extend_from_slice(&encode_table(table));
-    }
-    let index = whole.index.encode()?;
-    let shipped = Shipped {
-        config: Blob::of(&config_bytes),
-        index: Blob::of(&index),
-        tables: Blob::of(&tables),
-        packs: whole
-            .packs
-            .iter()
-            .map(|pack| Blob { digest: pack.digest, size: pack.size })
-            .collect(),
-        disk: image.disk_digest(),
-    };
-    for (blob, bytes) in
-        [(&shipped.tables, tables), (&shipped.index, index), (&shipped.config, config_bytes)]
-    {
-        if !remote.has(blob).await? {
-            remote.put(blob, bytes.into()).await?;
+
+    async fn push(
+        &self,
+        remote: &Arc<Remote>,
+        described: &Described,
+        events: &Events,
+        cancel: &CancellationToken,
+    ) -> Result<Pushed> {
+        let Target { store, image, address, tag } = *self;
+        let (config, address) = (image.config(), address.clone());
+        let config_bytes = config.encode()?;
+        let before = match remote.manifest(&Which::Tag(tag.to_owned())).await? {
+            None => None,
+            Some((bytes, digest)) => {
+                let before = Shipped::parse(&bytes, &address.to_string())?;
+                if before.config == Blob::of(&config_bytes) && before.disk == image.disk_digest() {
+                    let packs = (before.packs.len(), before.packs.len());
+                    let moved = Moved::of(remote);
+                    let channels = vec![];
+                    return Ok(Pushed {
+                        address,
+                        manifest: digest,
+                        was_there: true,
+                        packs,
+                        channels,
+                        moved,
+                    });
+                }
+                if is_release(tag) {
+                    return Err(taken(&address, &before, image));
+                }
+                Some(before)
+            }
+        };
+        let mut there = There::default();
+        if let Some(before) = before {
+            there.known.extend(before.packs);
         }
+        for version in others(store, image)? {
+            there.add(remote, version).await;
+        }
+        let (whole, there) = send_packs(image, remote, there, events, cancel).await?;
+        let mut tables = vec![];
+        for table in &whole.tables {
+            tables.extend_from_slice(&encode_table(table));
+        }
+        let index = whole.index.encode()?;
+        let shipped = Shipped {
+            config: Blob::of(&config_bytes),
+            index: Blob::of(&index),
+            tables: Blob::of(&tables),
+            packs: whole
+                .packs
+                .iter()
+                .map(|pack| Blob { digest: pack.digest, size: pack.size })
+                .collect(),
+            disk: image.disk_digest(),
+        };
+        for (blob, bytes) in
+            [(&shipped.tables, tables), (&shipped.index, index), (&shipped.config, config_bytes)]
+        {
+            if !remote.has(blob).await? {
+                remote.put(blob, bytes.into()).await?;
+            }
+        }
+        let manifest = shipped.encode(&config.name, &config.version)?;
+        let digest = FileDigest::of(&manifest);
+        remote.put_manifest(tag, manifest).await?;
+        let packs = (there, shipped.packs.len());
+        described.keep(&whole, events);
+        let (channels, moved) = (vec![], Moved::of(remote));
+        Ok(Pushed { address, manifest: digest, was_there: false, packs, channels, moved })
     }
-    let manifest = shipped.encode(&config.name, &config.version)?;
-    let digest = FileDigest::of(&manifest);
-    remote.put_manifest(&tag, manifest).await?;
-    let packs = (there, shipped.packs.len());
-    described.keep(&whole, events);
-    Ok(Pushed { address, manifest: digest, was_there: false, packs, moved: Moved::of(&remote) })
 }
 
 /// Cuts the disk and sends the packs that are not there, some at once. How many were there.
@@ -232,6 +291,22 @@ fn tag(address: &Address, version: &str) -> Result<String> {
     Ok(tag)
 }
 
+/// Refuses the name of a channel that would be taken for a version, or that registries do not take.
+fn check_channel(channel: &str) -> Result<()> {
+    let hint = "Name it by what it stands for, such as `stable` or `testing`.";
+    if !is_tag(channel) {
+        return Err(Error::usage(format!("`{channel}` cannot be the name of a channel"))
+            .cause("a tag of a registry has letters, digits and `.`, `_`, `-`, 128 at most")
+            .hint(hint));
+    }
+    if semver::Version::parse(channel.trim_start_matches(['v', 'V'])).is_ok() {
+        return Err(Error::usage(format!("the channel `{channel}` is called like a version"))
+            .cause("a channel moves from version to version")
+            .hint(hint));
+    }
+    Ok(())
+}
+
 /// Whether a tag is the version of a release, which never moves (SemVer 2.0.0: three numbers and no pre-release part).
 fn is_release(tag: &str) -> bool {
     let numbers: Vec<&str> = tag.split('.').collect();
@@ -249,6 +324,16 @@ fn taken(address: &Address, before: &Shipped, image: &BoxRef) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_channel_is_no_version() {
+        for name in ["stable", "testing_2", "1.2", "v1"] {
+            check_channel(name).expect(name);
+        }
+        for name in ["1.2.0", "1.2.0-dev", "v1.2.0", "", "a/b", "-x", "a b", &"x".repeat(129)] {
+            assert!(check_channel(name).is_err(), "{name}");
+        }
+    }
 
     #[test]
     fn a_release_keeps_its_name_and_other_tags_move() {

@@ -39,12 +39,15 @@ pub struct Options {
     pub credentials: Vec<PathBuf>,
     /// Folders with certificates that are trusted besides those of the system; those of docker and podman if none is given.
     pub certificates: Option<Vec<PathBuf>>,
+    /// Tags that are to mean a box that is pushed, besides its own.
+    pub channels: Vec<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let (retry, credentials) = (Retry::default(), credentials::files());
-        Options { plain_http: false, retry, credentials, certificates: None }
+        let channels = vec![];
+        Options { plain_http: false, retry, credentials, certificates: None, channels }
     }
 }
 

@@ -10,11 +10,14 @@ use super::address::Address;
 use super::checksum;
 use super::fetch::{self, Fetcher, hash_file, hash_file_like};
 use super::signature::{KeyFile, Keys, Signed};
+use crate::digest::FileDigest;
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::host::{Paths, private_dir};
 use crate::image::container::{self, Format, Options};
-use crate::spec::types::{Checksum, ImageSource, InputFormat, Location, Signing};
+use crate::spec::types::{
+    Checksum, ImageSource, InputFormat, IsoSource, Location, Signing, Source,
+};
 
 /// Largest checksum file, signature or file of keys; those of distributions have some KiB, their keys some 100.
 const MAX_CHECKSUM_FILE: u64 = 1 << 20;
@@ -139,6 +142,27 @@ async fn opened(
         virtual_size: container.reader.size(),
         sha256,
     })
+}
+
+/// The SHA-256 that the file of a source has to have, as the spec or its checksum file says; the file is not fetched. None
+/// where only another digest of it is listed, or where there is no file.
+///
+/// # Errors
+/// The checksum file cannot be fetched, is not signed as it should be, or does not list the file.
+pub async fn announced(
+    source: &Source,
+    events: &Events,
+    cancel: &CancellationToken,
+) -> Result<Option<FileDigest>> {
+    let named = match source {
+        Source::Packages(_) | Source::Box(_) => return Ok(None),
+        Source::Image(image) => named(image),
+        Source::Iso(IsoSource { location, checksum, signing, .. }) => {
+            Named { location, checksum, signing: signing.as_ref() }
+        }
+    };
+    let digest = expected(&Fetcher::new()?, named, events, cancel).await?;
+    Ok(format!("sha256:{digest}").parse().ok())
 }
 
 /// A file that a source names.

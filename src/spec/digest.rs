@@ -33,6 +33,7 @@ pub fn preimage(spec: &Spec, image: Option<&FileDigest>) -> Result<Vec<u8>> {
         Source::Packages(packages) => packages_source(packages),
         Source::Image(source) => image_source(source, image)?,
         Source::Iso(source) => iso::inputs(source, image)?,
+        Source::Box(_) => box_source(image)?,
     };
     let steps: Vec<Value> = spec.steps.iter().map(inputs).collect::<Result<_>>()?;
     let mut document = json!({
@@ -122,6 +123,15 @@ fn image_source(source: &ImageSource, image: Option<&FileDigest>) -> Result<Valu
     Ok(json!({ "type": "image", "sha256": sha256, "format": format }))
 }
 
+/// A box is known by its disk: where it lives and how it was chosen decides nothing about what comes out.
+fn box_source(disk: Option<&FileDigest>) -> Result<Value> {
+    let disk = disk.ok_or_else(|| {
+        Error::failed("which box the source means is not known yet")
+            .hint("Write it down with `devbox lock`.")
+    })?;
+    Ok(json!({ "type": "box", "sha256": disk.hex() }))
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -166,6 +176,7 @@ mod tests {
             of(dir.path())
         };
         for (from, to) in [
+            ("outputs = [\"raw\"]", "outputs = [\"raw\"]\nregistry = \"oci://r.example/web\""),
             ("outputs = [\"raw\"]", "outputs = [\"vhd\", \"qcow2\"]"),
             ("cpus = 1", "cpus = 7\nmemory = \"2GiB\"\nuser = \"ada\"\nfirmware = \"uefi\""),
             ("guest = 80", "guest = 81\nhost = 8080"),

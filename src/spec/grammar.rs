@@ -169,6 +169,75 @@ pub static HOST_PATH: Grammar = Grammar {
     repairs: &[],
 };
 
+/// A place that holds boxes, without the one that is meant there: what `registry::Address` reads.
+pub static BOX_PLACE: Grammar = Grammar {
+    expected: "a place of boxes without a tag: \"oci://HOST/REPOSITORY\", \"dir:FOLDER\", \"file:///FOLDER\" or \"https://HOST/FOLDER\"",
+    pattern: r"^(oci://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]([a-z0-9._-]*[a-z0-9])?)+|dir:[^\x00-\x1f:@]+|file:///[^\x00-\x1f:@]+|https?://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[A-Za-z0-9._~%+-]+)*/?)$",
+    longest: 512,
+    check: |s| {
+        let folder = |s: &str| all(s, |c| c >= b' ' && !b":@".contains(&c));
+        let name = |part: &str| {
+            all(part, |c| alnum(c) || b"._-".contains(&c))
+                && first(part, alnum)
+                && part.bytes().last().is_some_and(alnum)
+        };
+        if let Some(rest) = s.strip_prefix("oci://") {
+            return authority(rest)
+                .and_then(|path| path.strip_prefix('/'))
+                .is_some_and(|path| path.split('/').all(name));
+        }
+        if let Some(path) = s.strip_prefix("file:///").or_else(|| s.strip_prefix("dir:")) {
+            return folder(path);
+        }
+        (MIRROR.check)(s)
+    },
+    repairs: &[TRIM, NO_SLASH],
+};
+
+/// A range of versions, or one; what it says is looked at when it is decoded.
+pub static BOX_VERSION: Grammar = Grammar {
+    expected: "a version such as \"1.2.0\" or a range such as \"^1.2\" or \">=1.2, <2\"",
+    pattern: r"^[0-9A-Za-z.*^~<>=, -]+$",
+    longest: 128,
+    check: |s| all(s, |c| c.is_ascii_alphanumeric() || b".*^~<>=, -".contains(&c)),
+    repairs: &[TRIM],
+};
+
+/// A tag of a registry (OCI Distribution Specification 1.1, "Pulling manifests").
+pub static TAG: Grammar = Grammar {
+    expected: "a name of letters, digits and `.`, `_`, `-`",
+    pattern: "^[A-Za-z0-9_][A-Za-z0-9._-]*$",
+    longest: 128,
+    check: |s| {
+        first(s, |c| c.is_ascii_alphanumeric() || c == b'_')
+            && all(s, |c| c.is_ascii_alphanumeric() || b"._-".contains(&c))
+    },
+    repairs: &[TRIM],
+};
+
+/// A box: a place of boxes or a name in the own store, and perhaps the digest of its manifest.
+pub static BOX: Grammar = Grammar {
+    expected: "a place of boxes without a tag, such as \"oci://HOST/REPOSITORY\", or the name of a box in your own store",
+    pattern: r"^(oci://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]([a-z0-9._-]*[a-z0-9])?)+|dir:[^\x00-\x1f:@]+|file:///[^\x00-\x1f:@]+|https?://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[A-Za-z0-9._~%+-]+)*/?|[a-z0-9]([a-z0-9-]*[a-z0-9])?)(@sha256:[0-9a-f]{64})?$",
+    longest: 600,
+    check: |s| {
+        let place = match s.split_once('@') {
+            None => s,
+            Some((place, digest)) => match digest.strip_prefix("sha256:") {
+                Some(hex)
+                    if hex.len() == 64
+                        && all(hex, |c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c)) =>
+                {
+                    place
+                }
+                _ => return false,
+            },
+        };
+        (BOX_PLACE.check)(place) || (LABEL.check)(place)
+    },
+    repairs: &[TRIM, NO_SLASH],
+};
+
 /// An absolute path in the guest that names one file in one spelling: no `.`, `..`, `//`, control
 /// characters or slash at the end.
 pub static GUEST_PATH: Grammar = Grammar {
@@ -466,6 +535,10 @@ pub(crate) static ALL: &[&Grammar] = &[
     &URL,
     &SHA256,
     &HOST_PATH,
+    &BOX_PLACE,
+    &BOX_VERSION,
+    &TAG,
+    &BOX,
     &DISK_NAME,
     &GUEST_PATH,
     &RELATIVE,
@@ -509,7 +582,11 @@ fn segment(c: u8) -> bool {
 
 /// What follows scheme, host and port of an http(s) address.
 fn address(s: &str) -> Option<&str> {
-    let rest = s.strip_prefix("http://").or_else(|| s.strip_prefix("https://"))?;
+    authority(s.strip_prefix("http://").or_else(|| s.strip_prefix("https://"))?)
+}
+
+/// What follows a host and its port.
+fn authority(rest: &str) -> Option<&str> {
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let host = match authority.split_once(':') {
         Some((host, port)) if port.len() <= 5 && all(port, |c| c.is_ascii_digit()) => host,
@@ -576,6 +653,30 @@ mod tests {
                 &["ftp://a", "http://u:p@h/", "http://h/a b", "http://h/?x"],
             ),
             (&URL, &["https://h/a.img?x=1"], &["https://h", "http://h/ a", "file:///a"]),
+            (
+                &BOX_PLACE,
+                &[
+                    "oci://r.example:5000/team/web",
+                    "dir:boxes",
+                    "file:///srv/boxes",
+                    "https://h/a/",
+                ],
+                &[
+                    "oci://r.example",
+                    "oci://h/Web",
+                    "oci://h/web:1.0.0",
+                    "dir:",
+                    "web",
+                    "oci://u@h/a",
+                ],
+            ),
+            (
+                &BOX,
+                &["debian-12", "oci://r.example/base", "dir:../boxes"],
+                &["oci://h/base:1.0.0", "oci://h/base@sha256:00", "Base", "base@", "a b"],
+            ),
+            (&BOX_VERSION, &["^1.2", "1.2.0-rc.1", ">=1.2, <2", "*"], &["", "1.2+b", "v|1"]),
+            (&TAG, &["stable", "_a.b-c"], &["", "-a", ".a", "a b", "a/b"]),
             (&GUEST_PATH, &["/a/.b/..c"], &["a", "/", "/a/", "/a//b", "/a/../b", "/a/.", "/a\nb"]),
             (&DISK_NAME, &["data", "0-a"], &["", "-a", "a-", "A", "x23456789012345678901"]),
             (&DATE, &["2027-06-30"], &["", "2027-6-30", "2027/06/30", "2027-06-301"]),

@@ -90,6 +90,8 @@ keys! {
     VERSION: "version", Shape::Text(&grammar::VERSION), Required, "Version of the box; a sealed version never changes.";
     /// `arch`.
     ARCH: "arch", Shape::Choice(ARCHS), Default("the host's"), "Architecture of the guest, by Debian's name.";
+    /// `registry`.
+    REGISTRY: "registry", Shape::Text(&grammar::BOX_PLACE), Default("none; then nobody is asked"), "Where this box lives, see [boxes](boxes.md): `devbox up` pulls it from there instead of building it if it was built from the same inputs; `devbox box push` and `pull` need no address then. No part of the image.";
     /// `source`.
     SOURCE: "source", Shape::Variants(SOURCES), Required, "What the image starts from.";
     /// `steps`.
@@ -110,7 +112,7 @@ keys! {
 
 keys! {
     /// `source.type` for packages.
-    SOURCE_TYPE: "type", Shape::Choice(&["packages", "image", "iso"]), Required, "`packages`: a distribution's packages. `image`: a disk image. `iso`: an installer.";
+    SOURCE_TYPE: "type", Shape::Choice(&["packages", "image", "iso", "box"]), Required, "`packages`: a distribution's packages. `image`: a disk image. `iso`: an installer. `box`: another box.";
     /// `source.suite`.
     SUITE: "suite", Shape::Text(&grammar::SUITE), Required, "Debian's code name of the suite; `stable` and the like move and are refused.";
     /// `source.packages`.
@@ -143,6 +145,22 @@ keys! {
     /// `source.format`.
     IMAGE_FORMAT: "format", Shape::Choice(INPUT_FORMATS), Default("found by content"), "Format of the image.";
 }
+
+keys! {
+    /// `source.box`.
+    BOX_FROM: "box", Shape::Text(&grammar::BOX), Required, "Where the box is, as `devbox box pull` takes it, without a tag; or the name of a box in your own store. `@sha256:…` behind it means this one and no other.";
+    /// `source.version`.
+    BOX_VERSION: "version", Shape::Text(&grammar::BOX_VERSION), Default("the newest release"), "A version (`1.2.0`), or a range (`^1.2`, `1.2`, `~1.2.3`, `>=1.2, <2`) of which the newest is taken. Pre-releases only where it names one.";
+    /// `source.channel`.
+    BOX_CHANNEL: "channel", Shape::Text(&grammar::TAG), Default("none"), "A tag that moves, such as `stable`, in the place of `version`.";
+}
+
+/// `[source]` with `type = "box"`.
+pub static BOX_TABLE: Table = Table {
+    path: "source",
+    about: "Another box, from a registry or the own store, see [boxes](boxes.md). `devbox lock` writes down which one it was. Without steps and `[seal]` nothing is built: the machines run that box.",
+    keys: &[&SOURCE_TYPE, &BOX_FROM, &BOX_VERSION, &BOX_CHANNEL],
+};
 
 keys! {
     /// `deploy.terraform`.
@@ -373,8 +391,8 @@ pub static SPEC: Table = Table {
     path: "",
     about: "One box: what its image is made of, and how a dev box runs it.",
     keys: &[
-        &NAME, &VERSION, &ARCH, &TESTED, &SOURCE, &STEPS, &SEAL, &OUTPUTS, &DEPLOY, &MACHINE,
-        &MACHINES, &NETWORK, &MOUNTS, &PROVISION, &HOOKS, &PARITY,
+        &NAME, &VERSION, &ARCH, &TESTED, &REGISTRY, &SOURCE, &STEPS, &SEAL, &OUTPUTS, &DEPLOY,
+        &MACHINE, &MACHINES, &NETWORK, &MOUNTS, &PROVISION, &HOOKS, &PARITY,
     ],
 };
 
@@ -383,6 +401,7 @@ pub static SOURCES: &[Variant] = &[
     Variant { name: "packages", table: &PACKAGES_TABLE },
     Variant { name: "image", table: &IMAGE_TABLE },
     Variant { name: "iso", table: &ISO_TABLE },
+    Variant { name: "box", table: &BOX_TABLE },
 ];
 
 /// `[source]` with `type = "packages"`.
@@ -440,6 +459,8 @@ pub static MACHINES_TABLE: Table = Table {
 keys! {
     /// `machine` of personal settings.
     PERSONAL_MACHINE: "machine", Shape::Table(&PERSONAL_MACHINE_TABLE), Default("nothing"), "For every machine.";
+    /// `updates` of personal settings.
+    PERSONAL_UPDATES: "updates", Shape::Boolean, Default("true"), "Whether `devbox up` asks, once a day, if a place that devbox.toml names has a newer box.";
     /// `machines` of personal settings.
     PERSONAL_MACHINES: "machines", Shape::Named(&grammar::LABEL, &PERSONAL_MACHINES_TABLE, &PERSONAL_MACHINE_TABLE), Default("nothing"), "For the machine of this name.";
 }
@@ -449,7 +470,7 @@ keys! {
 pub static PERSONAL: Table = Table {
     path: "",
     about: "What one person has otherwise than the spec; no part of the image or of any digest.",
-    keys: &[&PERSONAL_MACHINE, &PERSONAL_MACHINES, &MOUNTS],
+    keys: &[&PERSONAL_UPDATES, &PERSONAL_MACHINE, &PERSONAL_MACHINES, &MOUNTS],
 };
 
 /// The keys of a machine that are a person's to choose.

@@ -72,7 +72,7 @@ fn layer(
         Some(dir) => dir.to_owned(),
         None => spec.dir.clone(),
     };
-    let (machines, mounts) =
+    let (machines, mounts, updates) =
         parse_as(text, file, |table, c| Some(decode::personal(table, spec, &dir, c)))?;
     for machine in &machines {
         let shown = |mounts: &[Mount]| -> Vec<String> {
@@ -90,7 +90,7 @@ fn layer(
             });
         }
     }
-    spec.mounts = mounts;
+    (spec.mounts, spec.updates) = (mounts, updates);
     for (old, new) in spec.machines.iter().zip(&machines) {
         for (key, value) in differences(old, new) {
             overrides.retain(|o| (o.machine.as_str(), o.key.as_str()) != (new.name.as_str(), key));

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use crate::spec::subnet::Subnet;
 
+mod boxed;
 mod iso;
 mod steps;
 
+pub use boxed::{BoxPlace, BoxSource, PinnedBox, Wish};
 pub use iso::{Answer, Boot, End, IsoSource, Place};
 pub use steps::{
     Action, Ansible, Checks, Chef, Images, Puppet, Salt, Script, Secret, Step, Template, Values,
@@ -29,6 +31,11 @@ pub struct Spec {
     pub arch: Arch,
     /// `tested`: whether whoever wrote the file has built it. No part of the image.
     pub tested: bool,
+    /// `registry`: the place where this box lives, as `registry::Address` reads it; folders are absolute. No part of
+    /// the image.
+    pub registry: Option<String>,
+    /// `updates` of personal settings: whether somebody is asked for newer boxes beside `up`. No key of devbox.toml.
+    pub updates: bool,
     /// `[source]`: what the image starts from.
     pub source: Source,
     /// `[[steps]]`: what is done in the guest, in order.
@@ -54,6 +61,23 @@ pub struct Spec {
     pub hooks: Vec<Hook>,
     /// `[parity]`: what may differ between two images. No part of the image.
     pub parity: Option<Parity>,
+}
+
+impl Spec {
+    /// The box that this one is: its source, where nothing changes that. Then nothing is built.
+    #[must_use]
+    pub fn is_box(&self) -> Option<&BoxSource> {
+        match &self.source {
+            Source::Box(source)
+                if self.steps.is_empty()
+                    && self.seal.epoch.is_none()
+                    && self.seal.hostname == self.name =>
+            {
+                Some(source)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// `[parity]`.
@@ -266,6 +290,8 @@ pub enum Source {
     Image(ImageSource),
     /// `type = "iso"`: an installer that runs unattended.
     Iso(IsoSource),
+    /// `type = "box"`: another box.
+    Box(BoxSource),
 }
 
 impl Source {
@@ -275,24 +301,24 @@ impl Source {
         match self {
             Source::Packages(packages) => Some(packages.disk_size),
             Source::Iso(iso) => Some(iso.disk_size),
-            Source::Image(_) => None,
+            Source::Image(_) | Source::Box(_) => None,
         }
     }
 
-    /// The file that it begins with, and what that must match; none for packages.
+    /// The file that it begins with, and what that must match; none for packages and for a box.
     #[must_use]
     pub fn file(&self) -> Option<(&Location, &Checksum)> {
         match self {
-            Source::Packages(_) => None,
+            Source::Packages(_) | Source::Box(_) => None,
             Source::Image(image) => Some((&image.location, &image.checksum)),
             Source::Iso(iso) => Some((&iso.location, &iso.checksum)),
         }
     }
 
-    /// Lets the file have this SHA-256 (hex), whatever was said of it; nothing for packages.
+    /// Lets the file have this SHA-256 (hex), whatever was said of it; nothing for packages and for a box.
     pub fn pin(&mut self, sha256: &str) {
         let (checksum, signing) = match self {
-            Source::Packages(_) => return,
+            Source::Packages(_) | Source::Box(_) => return,
             Source::Image(image) => (&mut image.checksum, &mut image.signing),
             Source::Iso(iso) => (&mut iso.checksum, &mut iso.signing),
         };

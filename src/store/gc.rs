@@ -21,6 +21,19 @@ pub struct Pruned {
     pub blobs: Vec<(FileDigest, u64)>,
     /// Files whose writer is dead, and templates, with their sizes in bytes.
     pub temporary: Vec<(PathBuf, u64)>,
+    /// Boxes whose names mean other ones by now, and which are kept for machines.
+    pub kept: Vec<Kept>,
+}
+
+/// A box that machines keep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// What it was called.
+    pub reference: String,
+    /// The digest of its manifest.
+    pub manifest: FileDigest,
+    /// The machines, with what they need it for.
+    pub machines: Vec<String>,
 }
 
 impl Pruned {
@@ -78,7 +91,8 @@ impl Store {
                 self.mark(&Descriptor::new(layout::MANIFEST, *digest, meta.len()), &mut keep)?;
             }
         }
-        let mut pruned = Pruned { blobs: vec![], temporary: self.sweep(dry_run)? };
+        let mut pruned =
+            Pruned { blobs: vec![], temporary: self.sweep(dry_run)?, kept: self.kept(index, live) };
         for entry in fs::read_dir(self.root.join("blobs/sha256"))? {
             let entry = entry?;
             let name = entry.file_name();
@@ -91,6 +105,18 @@ impl Store {
         }
         pruned.blobs.sort_unstable();
         Ok(pruned)
+    }
+
+    /// What only machines keep.
+    fn kept(&self, index: &Index, live: &Live) -> Vec<Kept> {
+        let named = |digest| index.manifests.iter().any(|manifest| manifest.digest == digest);
+        let unnamed = live.iter().filter(|(digest, _)| !named(**digest));
+        // One that is gone is kept by nobody.
+        let kept = unnamed.filter_map(|(digest, machines)| {
+            let reference = self.get(*digest).ok()?.config.reference();
+            Some(Kept { reference, manifest: *digest, machines: machines.clone() })
+        });
+        kept.collect()
     }
 
     fn mark(&self, manifest: &Descriptor, keep: &mut BTreeSet<FileDigest>) -> Result<()> {

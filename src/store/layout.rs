@@ -141,6 +141,12 @@ impl Index {
         replace(root, "index.json", &encode(self)?)
     }
 
+    /// The names of all entries that have one.
+    #[cfg(feature = "images")]
+    pub(crate) fn references(&self) -> impl Iterator<Item = &str> {
+        self.manifests.iter().filter_map(Descriptor::reference)
+    }
+
     pub(crate) fn get(&self, reference: &str) -> Option<&Descriptor> {
         self.manifests.iter().find(|d| d.reference() == Some(reference))
     }

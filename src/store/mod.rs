@@ -30,7 +30,7 @@ pub use add::{Added, Existing, Outcome};
 pub use blobs::{Finished, Staged};
 pub use check::{Checked, Checks};
 pub use config::BoxConfig;
-pub use gc::{Live, Pruned};
+pub use gc::{Kept, Live, Pruned};
 pub use lock::Guard;
 pub use partial::Partial;
 

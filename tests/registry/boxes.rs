@@ -54,7 +54,17 @@ impl Home {
     }
 
     pub(crate) async fn push(&self, image: &BoxRef, address: &str) -> Result<Pushed> {
-        self.push_with(image, address, options()).await
+        self.push_to(image, address, &[]).await
+    }
+
+    pub(crate) async fn push_to(
+        &self,
+        image: &BoxRef,
+        address: &str,
+        channels: &[&str],
+    ) -> Result<Pushed> {
+        let channels = channels.iter().map(|name| (*name).to_owned()).collect();
+        self.push_with(image, address, Options { channels, ..options() }).await
     }
 
     pub(crate) async fn push_with(

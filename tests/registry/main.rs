@@ -12,3 +12,4 @@ mod faults;
 mod proxy;
 mod server;
 mod transfer;
+mod versions;

@@ -111,6 +111,36 @@ async fn a_release_never_changes_and_other_tags_move() {
 }
 
 #[tokio::test]
+async fn a_channel_follows_what_is_pushed_and_moves_no_blob() {
+    let Some(registry) = Registry::start("channels") else { return };
+    let home = Home::new();
+    let (first, second) = two_versions(&home);
+    let folder = format!("dir:{}", home.path().join("boxes").display());
+    for place in [registry.repository("web"), folder] {
+        let pushed = home.push_to(&first, &place, &["stable"]).await.expect("pushes");
+        assert_eq!(pushed.channels, [("stable".to_owned(), true)]);
+        home.push(&second, &place).await.expect("pushes");
+        let pulled = Home::new().pull(&format!("{place}:stable")).await.expect("pulls");
+        assert_eq!(pulled.image.config().version, "1.0.0", "it moves when it is told to");
+
+        // What is there already is only pointed at.
+        let moved = home.push_to(&second, &place, &["stable", "next"]).await.expect("moves");
+        assert!(moved.was_there);
+        assert_eq!(moved.channels, [("stable".to_owned(), true), ("next".to_owned(), true)]);
+        assert!(moved.moved.requests < 12 && moved.moved.sent < 20_000, "{moved:?}");
+        let to = Home::new();
+        let pulled = to.pull(&format!("{place}:stable")).await.expect("pulls");
+        assert_eq!(pulled.manifest, moved.manifest);
+        assert_eq!(pulled.image.manifest_digest(), second.manifest_digest());
+        let again = home.push_to(&second, &place, &["stable"]).await.expect("is there");
+        assert_eq!(again.channels, [("stable".to_owned(), false)]);
+        assert_eq!(again.moved.sent, 0, "{again:?}");
+        let e = home.push_to(&second, &place, &["9.9.9"]).await.expect_err("a version");
+        assert_eq!(e.kind(), Kind::Usage);
+    }
+}
+
+#[tokio::test]
 async fn a_folder_and_a_web_server_do_as_well() {
     let from = Home::new();
     let (first, second) = two_versions(&from);

@@ -32,6 +32,7 @@ mod standing;
 #[path = "../support/tiny.rs"]
 mod tiny;
 mod verbs;
+mod versions;
 mod warm;
 mod workbench;
 mod workloads;

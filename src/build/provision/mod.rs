@@ -138,7 +138,7 @@ impl Build<'_> {
 
     fn base(&self, source: &SourceDisk) -> Result<Base> {
         match &self.spec.source {
-            Source::Image(_) => Base::hashed(&source.path, &source.key),
+            Source::Image(_) | Source::Box(_) => Base::hashed(&source.path, &source.key),
             Source::Packages(_) | Source::Iso(_) => Base::own(&source.path),
         }
     }

@@ -31,6 +31,7 @@ pub(crate) fn spec(table: &DeTable<'_>, dir: &Path, c: &mut Collector) -> Option
     let version = top.text(&keys::VERSION, c).map(|at| at.value);
     let arch = arch(&top, c);
     let tested = top.boolean(&keys::TESTED, c).unwrap_or(true);
+    let registry = top.text(&keys::REGISTRY, c).map(|at| place(&at.value, dir));
     let source = source::source(&top, dir, c);
     let steps = steps::steps(&top, dir, arch, c);
     let seal = seal(&top, name.as_deref(), c);
@@ -50,6 +51,8 @@ pub(crate) fn spec(table: &DeTable<'_>, dir: &Path, c: &mut Collector) -> Option
         version: version?,
         arch: arch?,
         tested,
+        registry,
+        updates: true,
         source: source?,
         steps,
         seal: seal?,
@@ -89,6 +92,14 @@ fn arch(top: &Reader<'_, '_>, c: &mut Collector) -> Option<Arch> {
     c.report("arch", 0..0, what).hint =
         Some("Add `arch = \"amd64\"` or `\"arm64\"`; the guest is then emulated.".to_owned());
     None
+}
+
+/// A place of boxes; a folder against the spec's own.
+fn place(text: &str, dir: &Path) -> String {
+    match text.strip_prefix("dir:") {
+        Some(folder) => format!("dir:{}", dir.join(folder).display()),
+        None => text.trim_end_matches('/').to_owned(),
+    }
 }
 
 fn seal(top: &Reader<'_, '_>, name: Option<&str>, c: &mut Collector) -> Option<Seal> {

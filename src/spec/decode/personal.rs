@@ -11,15 +11,16 @@ use crate::spec::problem::{nearest, one_of, shown};
 use crate::spec::reader::{Collector, Reader};
 use crate::spec::types::{Machine, Mount, Source, Spec};
 
-/// Machines and mounts as the settings have them: `[machine]` for each, then `[machines.NAME]` for one.
+/// Machines, mounts and `updates` as the settings have them: `[machine]` for each, then `[machines.NAME]` for one.
 /// Relative paths in them start at `dir`.
 pub(crate) fn personal(
     table: &DeTable<'_>,
     spec: &Spec,
     dir: &Path,
     c: &mut Collector,
-) -> (Vec<Machine>, Vec<Mount>) {
+) -> (Vec<Machine>, Vec<Mount>, bool) {
     let top = Reader::top(table, &keys::PERSONAL, c);
+    let updates = top.boolean(&keys::PERSONAL_UPDATES, c).unwrap_or(spec.updates);
     let (mut machines, source) = (spec.machines.clone(), &spec.source);
     let own = mounts::mounts(&top, dir, &machines, true, c);
     let place = top.place_of(&keys::MOUNTS);
@@ -54,7 +55,7 @@ pub(crate) fn personal(
             }
         }
     }
-    (machines, mounts)
+    (machines, mounts, updates)
 }
 
 /// One machine with what the table says. Ports are added; one of the same port in the guest stands in

@@ -1,5 +1,6 @@
 //! `[source]`.
 
+mod boxed;
 mod iso;
 
 use std::path::Path;
@@ -26,7 +27,8 @@ pub(super) fn source(top: &Reader<'_, '_>, dir: &Path, c: &mut Collector) -> Opt
     match top.variant(&keys::SOURCE, c)? {
         ("packages", table) => packages(&table, c).map(Source::Packages),
         ("image", table) => image(&table, dir, c).map(Source::Image),
-        (_, table) => iso::iso(&table, dir, c).map(Source::Iso),
+        ("iso", table) => iso::iso(&table, dir, c).map(Source::Iso),
+        (_, table) => boxed::boxed(&table, dir, c).map(Source::Box),
     }
 }
 

@@ -9,7 +9,7 @@ use super::Listed;
 use crate::attest::statement;
 use crate::build::outputs::Work;
 use crate::digest::FileDigest;
-use crate::spec::{ImageSource, IsoSource, Location, Source, Spec};
+use crate::spec::{BoxPlace, ImageSource, IsoSource, Location, Source, Spec};
 
 const PREDICATE_TYPE: &str = "https://slsa.dev/provenance/v1";
 /// How the external parameters are to be understood: a name, not an address.
@@ -86,6 +86,21 @@ fn dependencies(spec: &Spec, source: Option<FileDigest>) -> Vec<Value> {
                     let name = path.file_name().unwrap_or_default().to_string_lossy();
                     json!({"name": name})
                 }
+            };
+            if let Some(digest) = source {
+                one["digest"] = json!({"sha256": digest.hex()});
+            }
+            vec![one]
+        }
+        Source::Box(boxed) => {
+            let mut one = match &boxed.from {
+                BoxPlace::At(place)
+                    if !place.starts_with("dir:") && !place.starts_with("file:") =>
+                {
+                    json!({"uri": place})
+                }
+                BoxPlace::At(_) => json!({"name": "a folder of boxes"}),
+                BoxPlace::Store(name) => json!({"name": name}),
             };
             if let Some(digest) = source {
                 one["digest"] = json!({"sha256": digest.hex()});

@@ -1,0 +1,173 @@
+//! How the box of a spec gets into the store: pulled from where it lives, if it is the same one there, or built.
+
+use std::time::{Duration, Instant};
+
+use bytesize::ByteSize;
+
+use crate::build::{self, base};
+use crate::digest::{FileDigest, SpecDigest};
+use crate::error::{Error, Kind, Result};
+use crate::lock::{self, Lock};
+use crate::project::Run;
+use crate::project::up::Options;
+use crate::registry::address::{Address, Which};
+use crate::registry::{self, Described, Offered, Retry};
+use crate::source;
+use crate::spec::{self, BoxSource, Source, Spec};
+use crate::store::{BoxRef, Existing, Store};
+
+/// How long a registry may take to say what it has: a build is worth that, and more of it is a standstill.
+const ASK: Duration = Duration::from_secs(20);
+
+/// The spec's box; puts it into the store if it is not there.
+pub(super) async fn ensure(spec: &Spec, options: &Options, run: Run<'_>) -> Result<BoxRef> {
+    if let Some(source) = spec.is_box() {
+        let source = pinned(spec, source)?;
+        let arch = spec.arch.as_str();
+        let base = base::resolve(&source, arch, run.paths, run.events, run.cancel).await?;
+        return Ok(base.image);
+    }
+    let store = Store::open(&run.paths.store)?;
+    if let Some(image) = store.find(&spec.name, &spec.version)? {
+        return Ok(image);
+    }
+    let reference = format!("{}:{}", spec.name, spec.version);
+    match &spec.registry {
+        None => {
+            run.events.note(format!("the box {reference} is not in the store; building it first"));
+        }
+        Some(place) => {
+            let address =
+                Address { which: Some(Which::Tag(spec.version.clone())), ..Address::parse(place)? };
+            if let Some(image) = pulled(spec, &reference, &address, run).await? {
+                return Ok(image);
+            }
+        }
+    }
+    let options =
+        build::Options { outputs: false, sandbox: options.sandbox, ..build::Options::default() };
+    let built = build::run(spec, run.paths, &options, run.events, run.cancel).await?;
+    Ok(built.image)
+}
+
+/// The source with the box that the lock names, if there is a lock and it is about this source.
+pub(super) fn pinned(spec: &Spec, source: &BoxSource) -> Result<BoxSource> {
+    let pinned = Lock::of(spec)?.and_then(|lock| lock.pinned_box(source));
+    Ok(BoxSource { pinned, ..source.clone() })
+}
+
+/// Pulls the box from where it lives; if that is not to be, says why in one line.
+async fn pulled(
+    spec: &Spec,
+    reference: &str,
+    address: &Address,
+    run: Run<'_>,
+) -> Result<Option<BoxRef>> {
+    let failed = |what: &str, e: Error| match e.kind() {
+        Kind::Interrupted | Kind::Trust => Err(e),
+        _ => {
+            let why = [&[e.what().to_owned()], e.causes()].concat().join(": ");
+            run.events.warn(format!("{what}: {why}; building {reference}"));
+            Ok(None)
+        }
+    };
+    let offered = match ask(address, run).await {
+        Err(e) => return failed(&format!("`{address}` was not asked"), e),
+        Ok(offered) => offered,
+    };
+    let (offered, same) = match offered {
+        None => {
+            let what =
+                format!("the box {reference} is neither in the store nor at {}", address.place);
+            run.events.note(format!("{what}; building it first"));
+            return Ok(None);
+        }
+        Some(offered) => match is_ours(spec, &offered, run).await {
+            Err(e) => return failed(&format!("`{address}` is not used"), e),
+            Ok(same) => (offered, same),
+        },
+    };
+    if let Err(other) = same {
+        let then = match spec.version.contains('-') {
+            true => format!("building {reference} here"),
+            false => format!(
+                "building {reference} here, which cannot be pushed: a release never changes, so raise `version`"
+            ),
+        };
+        run.events.warn(format!("`{address}` {other}; {then}"));
+        return Ok(None);
+    }
+    run.events.note(format!("the box {reference} is not in the store; pulling it from {address}"));
+    let begun = Instant::now();
+    let store = Store::open(&run.paths.store)?;
+    let described = Described::new(&run.paths.cache);
+    let options = registry::Options::default();
+    let pulled = registry::pull(
+        &store,
+        &offered.address,
+        Existing::Refuse,
+        &described,
+        &options,
+        run.events,
+        run.cancel,
+    );
+    match pulled.await {
+        Err(e) => failed(&format!("`{address}` was not pulled"), e),
+        Ok(pulled) => {
+            let size = |bytes| ByteSize::b(bytes).display().iec().to_string();
+            let (came, here) = (size(pulled.moved.received), size(pulled.reused));
+            run.events.done(format!("pulled {came}; {here} were here"), begun.elapsed());
+            Ok(Some(pulled.image))
+        }
+    }
+}
+
+/// What is at `address`, if that can be found out soon.
+async fn ask(address: &Address, run: Run<'_>) -> Result<Option<Offered>> {
+    let options = registry::Options {
+        retry: Retry { without_progress: 2, ..Retry::default() },
+        ..registry::Options::default()
+    };
+    let asked = registry::look(address, &options, run.events, run.cancel);
+    tokio::time::timeout(ASK, asked).await.unwrap_or_else(|_| {
+        Err(Error::failed("it did not answer").cause(format!("after {} s", ASK.as_secs())))
+    })
+}
+
+/// Whether a box was built from what the spec asks for; the inner error says why not.
+async fn is_ours(spec: &Spec, offered: &Offered, run: Run<'_>) -> Result<Result<(), String>> {
+    let found = &offered.config;
+    let (arch, wanted) = (spec.arch.as_str(), format!("{}:{}", spec.name, spec.version));
+    if found.reference() != wanted || found.arch != arch {
+        return Ok(Err(format!("is {} for {}", found.reference(), found.arch)));
+    }
+    Ok(match spec1(spec, run).await? {
+        None => Err("cannot be told from other ones: the digest of the source's file is not known before it is fetched".to_owned()),
+        Some(ours) if ours == found.spec1 => Ok(()),
+        Some(ours) => Err(format!("was built from other inputs ({} there, {ours} here)", found.spec1)),
+    })
+}
+
+/// What the spec asks for; none if that depends on a file that is not here.
+async fn spec1(spec: &Spec, run: Run<'_>) -> Result<Option<SpecDigest>> {
+    if let Source::Box(source) = &spec.source {
+        let (source, arch) = (pinned(spec, source)?, spec.arch.as_str());
+        let disk = base::disk(&source, arch, run.paths, run.events, run.cancel).await?;
+        return spec::digest::spec1(spec, Some(&disk)).map(Some);
+    }
+    let file: Option<FileDigest> = match Lock::of(spec) {
+        Ok(Some(lock)) => lock.input(lock::SOURCE).and_then(|digest| digest.parse().ok()),
+        _ => None,
+    };
+    // The lock may be of another spec.
+    if let Some(file) = &file
+        && let Ok(digest) = spec::digest::spec1(spec, Some(file))
+    {
+        return Ok(Some(digest));
+    }
+    let file = source::image::announced(&spec.source, run.events, run.cancel).await?;
+    match (&file, spec.source.file()) {
+        (None, Some(_)) => Ok(None),
+        (file, _) => spec::digest::spec1(spec, file.as_ref()).map(Some),
+    }
+}
