@@ -13,6 +13,7 @@ pub const POINTS: &[&str] = &[
     "store.entry-removed",
     "pull.part-written",
     "pull.whole",
+    "push.own-tag",
     "push.before-channel",
     "machine.before-record",
     "build.output-written",

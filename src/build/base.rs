@@ -71,7 +71,7 @@ pub async fn disk(
             Ok(stored(&store, name, source, arch)?.image.disk_digest())
         }
         (None, BoxPlace::At(text)) => {
-            let (place, options) = (Address::parse(text)?.place, Options::default());
+            let (place, options) = (Address::parse(text)?.place, for_arch(arch));
             Ok(registry::choose(&place, &source.wish, &options, events, cancel).await?.disk)
         }
     }
@@ -87,6 +87,10 @@ pub fn find(store: &Store, pinned: &PinnedBox) -> Result<Option<BoxRef>> {
     // The same disk may have several names.
     let named = boxes.iter().position(|image| image.config().version == pinned.version);
     Ok(named.map(|at| boxes.swap_remove(at)))
+}
+
+fn for_arch(arch: &str) -> Options {
+    Options { arch: Some(arch.to_owned()), ..Options::default() }
 }
 
 fn stored(store: &Store, name: &str, source: &BoxSource, arch: &str) -> Result<Base> {
@@ -131,7 +135,7 @@ async fn at(
     events: &Events,
     cancel: &CancellationToken,
 ) -> Result<Base> {
-    let options = Options::default();
+    let options = for_arch(arch);
     let (wanted, manifest, disk) = match &source.pinned {
         Some(pinned) => {
             if let Some(image) = find(store, pinned)? {
@@ -147,15 +151,6 @@ async fn at(
                 _ => e.hint("With a lock nobody has to be asked: write one with `devbox lock` where the place can be reached."),
             })?;
             let config = &offered.config;
-            if config.arch != arch {
-                return Err(Error::failed(format!(
-                    "`{}` is {} for {}, and the spec is for {arch}",
-                    source.from,
-                    config.reference(),
-                    config.arch
-                ))
-                .hint("Change `arch` of the spec, or take a box of that architecture."));
-            }
             let here = store.find(&config.name, &config.version)?;
             let same =
                 |image: &BoxRef| image.config() == config && image.disk_digest() == offered.disk;

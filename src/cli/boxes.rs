@@ -72,6 +72,9 @@ enum Verb {
         /// project at `registry` of devbox.toml by default.
         #[arg(value_name = "ADDRESS")]
         address: Option<String>,
+        /// The architecture, where there are boxes for several: the project's or this host's by default.
+        #[arg(long, value_name = "ARCH", value_parser = ["amd64", "arm64"])]
+        arch: Option<String>,
         /// Move the name if it means another box here.
         #[arg(long)]
         replace: bool,
@@ -166,12 +169,15 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
             };
             transfer::push(&store, &image, &address, &channels, &how, ctx)?;
         }
-        Verb::Pull { address, replace, how } => {
-            let address = match &address {
-                Some(address) => Address::parse(address)?,
-                None => transfer::home()?,
+        Verb::Pull { address, arch, replace, how } => {
+            let (address, arch) = match &address {
+                Some(address) => (Address::parse(address)?, arch),
+                None => {
+                    let (address, own) = transfer::home()?;
+                    (address, arch.or(Some(own)))
+                }
             };
-            transfer::pull(&store, &address, replace, &how, ctx)?;
+            transfer::pull(&store, &address, arch, replace, &how, ctx)?;
         }
         Verb::Verify { names, json } => return verify(&store, &names, json, ctx),
         Verb::Outdated { json } => return outdated::outdated(json, ctx),

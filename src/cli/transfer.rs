@@ -36,11 +36,11 @@ pub(super) fn own() -> Result<String> {
     Ok(format!("{}:{}", spec.name, spec.version))
 }
 
-/// Where the box of the current project lives, with the tag of its version.
-pub(super) fn home() -> Result<Address> {
+/// Where the box of the current project lives, with the tag of its version, and its architecture.
+pub(super) fn home() -> Result<(Address, String)> {
     let spec = spec::load(None)?;
     let which = Some(Which::Tag(spec.version.clone()));
-    Ok(Address { which, ..place(&spec)? })
+    Ok((Address { which, ..place(&spec)? }, spec.arch.as_str().to_owned()))
 }
 
 /// Where the box `config` lives, which has to be the one of the current project.
@@ -120,6 +120,7 @@ pub(super) fn push(
 pub(super) fn pull(
     store: &Store,
     address: &Address,
+    arch: Option<String>,
     replace: bool,
     args: &Args,
     ctx: &Context,
@@ -128,7 +129,7 @@ pub(super) fn pull(
     let existing = if replace { Existing::Replace } else { Existing::Refuse };
     let begun = Instant::now();
     ctx.events.phase(format!("Pulling {address}"));
-    let options = args.options();
+    let options = Options { arch, ..args.options() };
     let pulled = ctx.block_on(async |cancel| {
         registry::pull(store, address, existing, &described, &options, &ctx.events, &cancel).await
     })?;

@@ -13,7 +13,7 @@ use crate::project::up::Options;
 use crate::registry::address::{Address, Which};
 use crate::registry::{self, Described, Offered, Retry};
 use crate::source;
-use crate::spec::{self, BoxSource, Source, Spec};
+use crate::spec::{self, Arch, BoxSource, Source, Spec};
 use crate::store::{BoxRef, Existing, Store};
 
 /// How long a registry may take to say what it has: a build is worth that, and more of it is a standstill.
@@ -71,7 +71,7 @@ async fn pulled(
             Ok(None)
         }
     };
-    let offered = match ask(address, run).await {
+    let offered = match ask(address, spec.arch, run).await {
         Err(e) => return failed(&format!("`{address}` was not asked"), e),
         Ok(offered) => offered,
     };
@@ -123,8 +123,9 @@ async fn pulled(
 }
 
 /// What is at `address`, if that can be found out soon.
-async fn ask(address: &Address, run: Run<'_>) -> Result<Option<Offered>> {
+async fn ask(address: &Address, arch: Arch, run: Run<'_>) -> Result<Option<Offered>> {
     let options = registry::Options {
+        arch: Some(arch.as_str().to_owned()),
         retry: Retry { without_progress: 2, ..Retry::default() },
         ..registry::Options::default()
     };

@@ -11,14 +11,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::digest::FileDigest;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::host::Paths;
 use crate::lock::Lock;
 use crate::project::suspend::now;
 use crate::registry::address::{Address, Place, Which};
 use crate::registry::{self, Options, Retry};
-use crate::spec::{BoxPlace, BoxSource, Spec, Wish};
+use crate::spec::{Arch, BoxPlace, BoxSource, Spec, Wish};
 
 /// An answer is good for so many seconds; none, for so many.
 const GOOD: i64 = 24 * 3600;
@@ -35,6 +35,7 @@ pub struct Question {
     /// Where.
     pub place: Place,
     wish: Wish,
+    arch: Arch,
 }
 
 /// The newest box that is meant.
@@ -51,10 +52,11 @@ impl Question {
     ///
     /// # Errors
     /// The place is none.
-    pub fn of_source(source: &BoxSource) -> Result<Option<Self>> {
+    pub fn of_source(source: &BoxSource, arch: Arch) -> Result<Option<Self>> {
         match (&source.from, &source.wish) {
             (BoxPlace::At(place), wish @ (Wish::Range(_) | Wish::Channel(_))) => {
-                Ok(Some(Question { place: Address::parse(place)?.place, wish: wish.clone() }))
+                let (place, wish) = (Address::parse(place)?.place, wish.clone());
+                Ok(Some(Question { place, wish, arch }))
             }
             _ => Ok(None),
         }
@@ -67,7 +69,7 @@ impl Question {
     pub fn of_home(spec: &Spec) -> Result<Option<Self>> {
         let Some(place) = &spec.registry else { return Ok(None) };
         let wish = Wish::Range(semver::VersionReq::STAR);
-        Ok(Some(Question { place: Address::parse(place)?.place, wish }))
+        Ok(Some(Question { place: Address::parse(place)?.place, wish, arch: spec.arch }))
     }
 
     /// Asks.
@@ -89,11 +91,16 @@ impl Question {
         };
         let which = Some(Which::Tag(channel.clone()));
         let address = Address { place: self.place.clone(), which };
-        let offered = registry::look(&address, options, events, cancel).await?;
-        Ok(offered.map(|offered| Newest {
-            version: offered.config.version,
-            manifest: Some(offered.manifest),
-        }))
+        let arch = Some(self.arch.as_str().to_owned());
+        let options = Options { arch, ..options.clone() };
+        let Some(offered) = registry::look(&address, &options, events, cancel).await? else {
+            return Ok(None);
+        };
+        // It is shown to people.
+        let version = Version::parse(&offered.config.version).map_err(|e| {
+            Error::undetermined(format!("the version of `{address}` is none")).cause(e)
+        })?;
+        Ok(Some(Newest { version: version.to_string(), manifest: Some(offered.manifest) }))
     }
 }
 
@@ -154,7 +161,7 @@ impl Newer {
 fn questions(spec: &Spec) -> Result<Vec<Asked>> {
     let mut all = vec![];
     if let crate::spec::Source::Box(source) = &spec.source
-        && let Some(question) = Question::of_source(source)?
+        && let Some(question) = Question::of_source(source, spec.arch)?
         && let Some(pinned) = Lock::of(spec)?.and_then(|lock| lock.pinned_box(source))
     {
         all.push(Asked {

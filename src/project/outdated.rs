@@ -52,7 +52,7 @@ pub async fn look(project: &Project, spec: &Spec, run: Run<'_>) -> Result<Vec<Ha
     let mut all = vec![];
     let mut of_machines = None;
     if let Source::Box(source) = &spec.source
-        && let Some(question) = Question::of_source(source)?
+        && let Some(question) = Question::of_source(source, spec.arch)?
     {
         let newest = ask(&question, run).await?;
         let pinned = boxes::pinned(spec, source)?.pinned;

@@ -15,7 +15,7 @@ use super::manifest::MAX_MANIFEST;
 use super::remote::Access;
 use crate::digest::FileDigest;
 use crate::error::{Context as _, Error, Result};
-use crate::store::{Descriptor, INDEX, Index, MANIFEST, layout, lock};
+use crate::store::{Descriptor, INDEX, Index, layout, lock};
 
 /// An open folder.
 #[derive(Debug, Clone)]
@@ -109,11 +109,11 @@ impl Folder {
         Ok(())
     }
 
-    pub(super) fn put_manifest(&self, tag: &str, bytes: &[u8]) -> Result<()> {
+    pub(super) fn put_manifest(&self, tag: &str, bytes: &[u8], kind: &str) -> Result<()> {
         let digest = self.put_durably(bytes)?;
         let _lock = lock::exclusive(&self.root)?;
         let mut index = Index::read(&self.root)?;
-        index.put(tag, Descriptor::new(MANIFEST, digest, bytes.len() as u64));
+        index.put(tag, Descriptor::new(kind, digest, bytes.len() as u64));
         self.write(&index)
     }
 

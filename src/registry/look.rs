@@ -4,6 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::address::{Address, Which};
 use super::manifest::Shipped;
+use super::platforms;
 use super::remote::{Access, Options, Remote};
 use crate::digest::FileDigest;
 use crate::error::{Error, Result};
@@ -38,9 +39,13 @@ pub async fn look(
 ) -> Result<Option<Offered>> {
     let which = named(address)?;
     let remote = Remote::open(&address.place, Access::Pull, options, events, cancel).await?;
-    let Some((bytes, manifest)) = remote.manifest(which).await? else { return Ok(None) };
-    let shipped = Shipped::parse(&bytes, &address.to_string())?;
-    let config = config(&remote, &shipped, address).await?;
+    let arch = options.arch.as_deref();
+    let Some(found) = platforms::find(&remote, address, which, arch).await? else {
+        return Ok(None);
+    };
+    let config = config(&remote, &found.shipped, address).await?;
+    found.check(&config, address, arch)?;
+    let (manifest, shipped) = (found.digest, found.shipped);
     let address = Address { place: address.place.clone(), which: Some(Which::Digest(manifest)) };
     Ok(Some(Offered { address, manifest, disk: shipped.disk, config }))
 }

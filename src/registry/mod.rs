@@ -14,6 +14,7 @@ mod folder;
 mod http;
 mod look;
 pub mod manifest;
+mod platforms;
 mod pull;
 mod push;
 mod remote;

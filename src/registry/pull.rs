@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::address::Address;
 use super::described::Described;
-use super::look;
 use super::manifest::{Blob, Shipped};
 use super::remote::{Access, Options, Remote};
 use super::{AT_ONCE, Moved};
+use super::{look, platforms};
 use crate::blocking::blocking;
 use crate::chunks::Target;
 use crate::chunks::index::{Entry, Index, MAX_INDEX};
@@ -65,12 +65,14 @@ pub async fn pull(
     let which = look::named(address)?;
     let remote =
         Arc::new(Remote::open(&address.place, Access::Pull, options, events, cancel).await?);
-    let Some((bytes, manifest)) = remote.manifest(which).await? else {
+    let arch = options.arch.as_deref();
+    let Some(found) = platforms::find(&remote, address, which, arch).await? else {
         return Err(Error::failed(format!("there is no box `{address}`"))
             .hint("Check the address, or list the tags with `skopeo list-tags`."));
     };
-    let shipped = Shipped::parse(&bytes, &address.to_string())?;
-    let config = look::config(&remote, &shipped, address).await?;
+    let config = look::config(&remote, &found.shipped, address).await?;
+    found.check(&config, address, arch)?;
+    let (manifest, shipped) = (found.digest, found.shipped);
     let job = Job {
         store,
         config,

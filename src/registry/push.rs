@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::address::{Address, Which, is_tag};
 use super::described::{Described, cut_up};
 use super::manifest::{Blob, Shipped};
+use super::platforms::{Found, Publish};
 use super::remote::{Access, Options, Remote};
 use super::{AT_ONCE, Moved};
 use crate::blocking::blocking;
@@ -66,9 +67,9 @@ pub async fn push(
         Arc::new(Remote::open(&address.place, Access::Push, options, events, cancel).await?);
     let to = Target { store, image, address: &address, tag: &tag };
     let mut pushed = to.push(&remote, described, events, cancel).await?;
-    let (mut moved, manifest) = (vec![], pushed.manifest);
+    let mut moved = vec![];
     for channel in &options.channels {
-        let moves = to.point(&remote, channel, manifest).await?;
+        let moves = to.publish(&remote).point(channel).await?;
         moved.push((channel.clone(), moves));
     }
     pushed.channels = moved;
@@ -85,19 +86,10 @@ struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// Lets `channel` mean the manifest that has just been pushed; whether it meant another one.
-    async fn point(&self, remote: &Remote, channel: &str, manifest: FileDigest) -> Result<bool> {
-        let before = remote.manifest(&Which::Tag(channel.to_owned())).await?;
-        if before.is_some_and(|(_, digest)| digest == manifest) {
-            return Ok(false);
-        }
-        let Some((bytes, _)) = remote.manifest(&Which::Digest(manifest)).await? else {
-            let what = format!("`{}` was removed while `{channel}` was moved", self.address);
-            return Err(Error::failed(what).hint("Run the same command again."));
-        };
-        crate::crash::point("push.before-channel");
-        remote.put_manifest(channel, bytes).await?;
-        Ok(true)
+    fn publish<'a>(&'a self, remote: &'a Remote) -> Publish<'a> {
+        let Target { image, address, tag, .. } = *self;
+        let arch = &image.config().arch;
+        Publish { remote, address, tag, arch, release: is_release(tag) }
     }
 
     async fn push(
@@ -110,14 +102,15 @@ impl Target<'_> {
         let Target { store, image, address, tag } = *self;
         let (config, address) = (image.config(), address.clone());
         let config_bytes = config.encode()?;
-        let before = match remote.manifest(&Which::Tag(tag.to_owned())).await? {
+        let before = match self.publish(remote).before().await? {
             None => None,
-            Some((bytes, digest)) => {
-                let before = Shipped::parse(&bytes, &address.to_string())?;
+            Some(Found { bytes, digest, shipped: before, .. }) => {
                 if before.config == Blob::of(&config_bytes) && before.disk == image.disk_digest() {
                     let packs = (before.packs.len(), before.packs.len());
                     let moved = Moved::of(remote);
                     let channels = vec![];
+                    // A push that was cut off left it under the tag of its architecture alone.
+                    self.publish(remote).publish(&before, bytes).await?;
                     return Ok(Pushed {
                         address,
                         manifest: digest,
@@ -128,7 +121,7 @@ impl Target<'_> {
                     });
                 }
                 if is_release(tag) {
-                    return Err(taken(&address, &before, image));
+                    return Err(taken(&address, &before, image.disk_digest()));
                 }
                 Some(before)
             }
@@ -166,7 +159,7 @@ impl Target<'_> {
         }
         let manifest = shipped.encode(&config.name, &config.version)?;
         let digest = FileDigest::of(&manifest);
-        remote.put_manifest(tag, manifest).await?;
+        self.publish(remote).publish(&shipped, manifest).await?;
         let packs = (there, shipped.packs.len());
         described.keep(&whole, events);
         let (channels, moved) = (vec![], Moved::of(remote));
@@ -314,10 +307,11 @@ fn is_release(tag: &str) -> bool {
         && numbers.iter().all(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
-fn taken(address: &Address, before: &Shipped, image: &BoxRef) -> Error {
+/// That a release is there with another box.
+pub(super) fn taken(address: &Address, before: &Shipped, disk: FileDigest) -> Error {
     Error::failed(format!("`{address}` is there with another content"))
         .detail(format!("there: disk {}", before.disk))
-        .detail(format!("here:  disk {}", image.disk_digest()))
+        .detail(format!("here:  disk {disk}"))
         .hint("Raise `version` in the spec and build again: a released version never changes.")
 }
 

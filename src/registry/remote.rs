@@ -39,6 +39,9 @@ pub struct Options {
     pub credentials: Vec<PathBuf>,
     /// Folders with certificates that are trusted besides those of the system; those of docker and podman if none is given.
     pub certificates: Option<Vec<PathBuf>>,
+    /// The architecture of a box that is pulled (Debian's name): of several, and it has to be that one. If absent, this host's
+    /// of several, and else what is there.
+    pub arch: Option<String>,
     /// Tags that are to mean a box that is pushed, besides its own.
     pub channels: Vec<String>,
 }
@@ -47,7 +50,7 @@ impl Default for Options {
     fn default() -> Self {
         let (retry, credentials) = (Retry::default(), credentials::files());
         let channels = vec![];
-        Options { plain_http: false, retry, credentials, certificates: None, channels }
+        Options { plain_http: false, retry, credentials, certificates: None, arch: None, channels }
     }
 }
 
@@ -290,11 +293,16 @@ impl Remote {
         }
     }
 
-    /// Puts a manifest there, under a tag; all that it names is there.
+    /// Puts a manifest there, under a tag; all that it names is there. `kind`: its media type.
     ///
     /// # Errors
     /// It cannot be written.
-    pub async fn put_manifest(&self, tag: &str, bytes: Vec<u8>) -> Result<()> {
+    pub(super) async fn put_manifest(
+        &self,
+        tag: &str,
+        bytes: Vec<u8>,
+        kind: &'static str,
+    ) -> Result<()> {
         match self {
             Remote::Registry(http, base) => {
                 let url = format!("{base}/manifests/{tag}");
@@ -302,15 +310,12 @@ impl Remote {
                 http.traffic.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 let bytes = Bytes::from(bytes);
                 let make = |client: &reqwest::Client| {
-                    client
-                        .put(&url)
-                        .header(reqwest::header::CONTENT_TYPE, MANIFEST)
-                        .body(bytes.clone())
+                    client.put(&url).header(reqwest::header::CONTENT_TYPE, kind).body(bytes.clone())
                 };
                 let response = http.send(what, &make).await?;
                 http.good(what, response).await.map(drop)
             }
-            Remote::Folder(folder) => folder.put_manifest(tag, &bytes),
+            Remote::Folder(folder) => folder.put_manifest(tag, &bytes, kind),
             Remote::Site(..) => Err(Error::usage("a web server cannot be written to")),
         }
     }

@@ -262,6 +262,19 @@ pub enum Arch {
 }
 
 impl Arch {
+    /// All of them.
+    pub const ALL: [Arch; 2] = [Arch::Amd64, Arch::Arm64];
+
+    /// This host's, if guests can have it.
+    #[must_use]
+    pub fn of_host() -> Option<Self> {
+        match std::env::consts::ARCH {
+            "x86_64" => Some(Arch::Amd64),
+            "aarch64" => Some(Arch::Arm64),
+            _ => None,
+        }
+    }
+
     /// Debian's name, as written in the spec.
     #[must_use]
     pub fn as_str(self) -> &'static str {

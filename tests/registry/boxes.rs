@@ -33,13 +33,18 @@ impl Home {
 
     /// Puts the disk at `disk` into the store.
     pub(crate) fn add(&self, name: &str, version: &str, disk: &Path) -> BoxRef {
+        self.add_for(name, version, "amd64", disk)
+    }
+
+    /// The same for guests of `arch`.
+    pub(crate) fn add_for(&self, name: &str, version: &str, arch: &str, disk: &Path) -> BoxRef {
         let content = std::fs::read(disk).expect("reads");
         let staged = self.store.stage().expect("stages");
         std::fs::write(staged.path(), &content).expect("writes");
         let config = BoxConfig {
             name: name.into(),
             version: version.into(),
-            arch: "amd64".into(),
+            arch: arch.into(),
             firmware: "bios".into(),
             spec1: SpecDigest::of(&content),
             bytes1: BytesDigest::of(&content),

@@ -9,6 +9,7 @@ mod access;
 mod attached;
 mod boxes;
 mod faults;
+mod platforms;
 mod proxy;
 mod server;
 mod transfer;

@@ -80,10 +80,8 @@ fn arch(top: &Reader<'_, '_>, c: &mut Collector) -> Option<Arch> {
         }
         return Some(if named?.value == "arm64" { Arch::Arm64 } else { Arch::Amd64 });
     }
-    match std::env::consts::ARCH {
-        "x86_64" => return Some(Arch::Amd64),
-        "aarch64" => return Some(Arch::Arm64),
-        _ => {}
+    if let Some(arch) = Arch::of_host() {
+        return Some(arch);
     }
     let what = format!(
         "`arch` is missing, and guests of this host's architecture (`{}`) cannot be built yet",
