@@ -9,7 +9,7 @@ use super::seal::{self, Bootable, Seal, Values};
 use super::workspace::Workspace;
 use super::{Build, flat, parent, repack};
 use crate::blocking::blocking;
-use crate::digest::SpecDigest;
+use crate::digest::{BytesDigest, SpecDigest};
 use crate::error::{Error, Kind, Result};
 use crate::image::Limits;
 use crate::image::container::Format;
@@ -83,7 +83,7 @@ impl Finish<'_> {
         }
         build.verified().await?;
         let disk = disk.finish_as(written.digest, written.length)?;
-        self.keep(disk, bootable.cmdline, values.clone(), start).await
+        self.keep(disk, written.bytes1, bootable.cmdline, values.clone(), start).await
     }
 
     async fn seal(&self, overlay: &Path, bootable: &Bootable, values: &Values) -> Result<()> {
@@ -144,6 +144,7 @@ impl Finish<'_> {
     async fn keep(
         &self,
         disk: Finished,
+        bytes1: Option<BytesDigest>,
         cmdline: String,
         values: Values,
         start: Instant,
@@ -153,7 +154,7 @@ impl Finish<'_> {
         let existing = self.build.existing();
         // Hashing fills all cores for a second; Ctrl-C is heard at its end.
         let work = move || {
-            let described = describe(&spec, spec1, disk.path(), size, cmdline, &values)?;
+            let described = describe(&spec, spec1, disk.path(), size, bytes1, cmdline, &values)?;
             store.add_finished(&described, disk, existing)
         };
         let added = blocking("hashing the disk", work).await?;
@@ -175,12 +176,13 @@ impl Finish<'_> {
     }
 }
 
-/// Proves that the disk is sealed, and hashes it.
+/// Proves that the disk is sealed, and hashes it, `bytes1` if that is not known.
 fn describe(
     spec: &Spec,
     spec1: SpecDigest,
     disk: &Path,
     size: u64,
+    bytes1: Option<BytesDigest>,
     cmdline: String,
     values: &Values,
 ) -> Result<BoxConfig> {
@@ -198,7 +200,10 @@ fn describe(
         || seal::check::check(&disk, values),
         || {
             rayon::join(
-                || Chunks::read(&**reader).map(|chunks| chunks.digest()),
+                || match bytes1 {
+                    Some(known) => Ok(known),
+                    None => Chunks::read(&**reader).map(|chunks| chunks.digest()),
+                },
                 || Content::read(&disk).map(|content| content.digest()),
             )
         },

@@ -1,6 +1,7 @@
 //! Level `disk`: the guest-visible bytes of a disk or a partition, in chunks.
 
 use std::convert::Infallible;
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use rayon::prelude::*;
@@ -162,6 +163,36 @@ impl Chunks {
         }
         chunks.fill(count);
         Ok(Chunks { size, chunks, padded })
+    }
+
+    /// The same of `reader`, which has other bytes than what was read here in the ranges `changed` alone.
+    ///
+    /// # Errors
+    /// What cannot be read.
+    pub fn read_again(&self, reader: &dyn ReadAt, changed: &[Range<u64>]) -> Result<Self> {
+        // What is behind the end counts in the last chunk.
+        if reader.size() != self.size || !self.size.is_multiple_of(CHUNK) {
+            return Chunks::read(reader);
+        }
+        let mut numbers: Vec<u64> = changed
+            .iter()
+            .flat_map(|range| range.start / CHUNK..range.end.min(self.size).div_ceil(CHUNK))
+            .collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let sums = numbers
+            .par_iter()
+            .with_max_len(1)
+            .map_init(
+                Vec::new,
+                |buf, number| Ok(hash(reader, number * CHUNK, CHUNK, buf)?.finish()),
+            )
+            .collect::<Result<Vec<_>>>()?;
+        let mut again = numbers.into_iter().zip(sums).peekable();
+        let chunks = (0u64..).zip(self.chunks.iter()).map(|(number, sum)| {
+            again.next_if(|(changed, _)| *changed == number).map_or(*sum, |(_, sum)| sum)
+        });
+        Ok(Chunks { size: self.size, chunks: chunks.collect(), padded: None })
     }
 
     /// The digest of the chunk with this number on an endless disk that goes on with zeros.
@@ -327,8 +358,6 @@ fn zeros(hash: &mut Sha256, mut count: u64) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::ops::Range;
-
     use super::*;
     use crate::parity::hashed::tests::vector;
 
@@ -400,6 +429,28 @@ mod tests {
             FileDigest::from_bytes(short.followed_by_zeros(3)),
             FileDigest::of(&[0; 4 << 20])
         );
+    }
+
+    #[test]
+    fn what_changed_is_read_again_and_nothing_else() {
+        for size in [5 * CHUNK, 5 * CHUNK + 512] {
+            let memory = |data: &[u8]| {
+                let known = std::iter::once(0..data.len() as u64).collect();
+                Memory { data: data.to_vec(), known }
+            };
+            let mut data = vec![3; usize::try_from(size).expect("small")];
+            let before = Chunks::read(&memory(&data)).expect("read");
+            // Over a seam, up to the end, and one that was written with what was there.
+            let changed =
+                [CHUNK - 4096..CHUNK + 4096, 3 * CHUNK..3 * CHUNK + 1, 5 * CHUNK - 1..size];
+            for range in [&changed[0], &changed[2]] {
+                data[range.start as usize..range.end as usize].fill(0);
+            }
+            let now = memory(&data);
+            let again = before.read_again(&now, &changed).expect("read");
+            assert_eq!(again, Chunks::read(&now).expect("read"));
+            assert_ne!(again, before);
+        }
     }
 
     #[test]

@@ -21,11 +21,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::chain::Chain;
-use crate::digest::FileDigest;
+use crate::digest::{BytesDigest, FileDigest};
 use crate::error::{Error, Result};
 use crate::image::ReadAt;
 use crate::image::container::qcow2::Layers;
 use crate::image::container::{self, Format};
+use crate::parity::bytes::Chunks;
 use copies::Copy;
 use layout::{CLUSTER, Layout};
 
@@ -45,6 +46,8 @@ pub(super) struct Written {
     pub(super) digest: FileDigest,
     /// Length in bytes.
     pub(super) length: u64,
+    /// `bytes1` of the disk, where most of its chunks were hashed early.
+    pub(super) bytes1: Option<BytesDigest>,
 }
 
 /// Begins to write a disk of `size` bytes to all of `files`. It is the one of `chain` before the seal.
@@ -66,7 +69,9 @@ pub(super) fn begin(
     let early = tokio::task::spawn_blocking(move || {
         let clusters = steady::clusters(&path, &options);
         let disk = container::open(&path, &options)?.reader;
-        Early::write(&*disk, size, &clusters, copies, &stopped)
+        let mut early = Early::write(&*disk, size, &clusters, copies, &stopped)?;
+        early.chunks = Some(Chunks::read(&*disk)?);
+        Ok(early)
     });
     Ok(Begun { early, _stop: stop.drop_guard() })
 }
@@ -110,6 +115,8 @@ struct Early {
     /// Where the early clusters stand in the file, by their numbers on the disk.
     places: BTreeMap<u64, u64>,
     copies: Vec<Copy>,
+    /// Digests of the disk as it was before.
+    chunks: Option<Chunks>,
 }
 
 impl Early {
@@ -139,7 +146,7 @@ impl Early {
             copy.write(&header, 0)?;
         }
         settle(&mut copies, layout.early_end(), cancel)?;
-        Ok(Early { layout, places, copies })
+        Ok(Early { layout, places, copies, chunks: None })
     }
 
     /// Writes all else.
@@ -162,7 +169,7 @@ impl Early {
                 cancel,
             );
         }
-        let Early { layout, places, mut copies } = self;
+        let Early { layout, places, mut copies, chunks } = self;
         let mut out = Out { places, next: layout.late_place(), copies: &copies };
         let mut buf = vec![];
         let mut at = 0;
@@ -191,11 +198,14 @@ impl Early {
         for (place, bytes) in tables {
             copies.iter().try_for_each(|copy| copy.write(&bytes, place))?;
         }
-        settle(&mut copies, length, cancel)?;
+        let again = || chunks.map(|chunks| chunks.read_again(disk, changed)).transpose();
+        let (settled, chunks) = rayon::join(|| settle(&mut copies, length, cancel), again);
+        settled?;
+        let bytes1 = chunks?.map(|chunks| chunks.digest());
         let mut digests: Vec<_> = copies.into_iter().map(Copy::digest).collect();
         digests.dedup();
         match digests[..] {
-            [digest] => Ok(Written { digest, length }),
+            [digest] => Ok(Written { digest, length, bytes1 }),
             _ => Err(Error::failed("the sealed disk was written, and read back with other bytes")
                 .hint("Check the host's disk, then build again.")),
         }

@@ -78,7 +78,7 @@ impl Early {
     /// Gives it its name.
     pub(super) async fn publish(self, work: &Work, name: &str) -> Result<Output> {
         let path = work.dir.join(name);
-        let Some((Written { digest, length }, stamp, since)) = self.written else {
+        let Some((Written { digest, length, .. }, stamp, since)) = self.written else {
             return Err(Error::failed(format!("`{}` was not written", path.display())));
         };
         tokio::time::sleep(reuse::GRAIN.saturating_sub(since.elapsed())).await;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use rayon::prelude::*;
 
 use super::table::{ABSENT, EMPTY, HOLLOW};
 use super::{Expected, Findings, agent};
@@ -89,6 +90,7 @@ impl<'a> Volume<'a> {
         found: &mut Findings,
     ) -> Result<()> {
         let mut todo: Vec<(NodeId, Vec<u8>)> = vec![(0, vec![])];
+        let mut files = vec![];
         while let Some((id, path)) = todo.pop() {
             let Some(node) = self.tree.nodes.get(id as usize) else { continue };
             let shown = String::from_utf8_lossy(if path.is_empty() { b"/" } else { &path });
@@ -109,39 +111,46 @@ impl<'a> Volume<'a> {
                         todo.push((*child, path));
                     }
                 }
-                NodeKind::File { size, .. } if *size > 0 => {
-                    self.contents(node, &shown, expected, found)?;
+                NodeKind::File { size, inode, .. } if *size > 0 => {
+                    files.push((*inode, node, shown.into_owned()));
                 }
                 _ => {}
             }
         }
-        Ok(())
-    }
-
-    /// What no file may hold.
-    fn contents(
-        &self,
-        node: &Node,
-        shown: &str,
-        expected: &Expected<'_>,
-        found: &mut Findings,
-    ) -> Result<()> {
         let Expected { keys, forbidden, secrets, .. } = expected;
         let texts = keys.iter().chain(*forbidden).chain(secrets.iter().map(|trace| &trace.text));
         let needles: Vec<&[u8]> = texts.map(String::as_bytes).filter(|n| !n.is_empty()).collect();
         if needles.is_empty() {
             return Ok(());
         }
-        let mut search = Search::new(&needles);
-        self.fs.read_file(node, &mut |piece| {
-            search.feed(piece);
-            Ok(())
-        })?;
+        // Inodes are near the contents, mostly.
+        files.sort_unstable_by_key(|(inode, ..)| *inode);
+        let search = |(_, node, shown): &(u64, &Node, String)| {
+            let mut search = Search::new(&needles);
+            self.fs.read_file(node, &mut |piece| {
+                search.feed(piece);
+                Ok(())
+            })?;
+            let all: Vec<Vec<u8>> = search.found().map(<[u8]>::to_vec).collect();
+            Ok((!all.is_empty()).then(|| (shown.clone(), all)))
+        };
+        let mut hits: Vec<_> =
+            files.par_iter().filter_map(|file| search(file).transpose()).collect::<Result<_>>()?;
+        hits.sort_unstable();
+        for (shown, all) in hits {
+            Self::contents(&shown, &all, expected, found);
+        }
+        Ok(())
+    }
+
+    /// What no file may hold, and this one does.
+    fn contents(shown: &str, all: &[Vec<u8>], expected: &Expected<'_>, found: &mut Findings) {
+        let Expected { keys, secrets, .. } = expected;
         let mut names = BTreeSet::new();
-        for needle in search.found() {
-            if let Some(secret) = secrets.iter().find(|t| t.text.as_bytes() == needle) {
+        for needle in all {
+            if let Some(secret) = secrets.iter().find(|t| t.text.as_bytes() == *needle) {
                 names.insert(&secret.name);
-            } else if keys.iter().any(|key| needle == key.as_bytes()) {
+            } else if keys.iter().any(|key| *needle == key.as_bytes()) {
                 found.add("account", format!("{shown} holds the build's ssh key"));
             } else {
                 found.add("packages", format!("{shown} names the mirror that served the build"));
@@ -150,7 +159,6 @@ impl<'a> Volume<'a> {
         for name in names {
             found.secret(name, &format!("{shown} holds"));
         }
-        Ok(())
     }
 
     /// What holds on the root filesystem.
