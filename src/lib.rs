@@ -12,6 +12,7 @@
 //! | [`source`] | inputs to verified bytes: a disk from packages, or a fetched image |
 //! | [`project`] | the machines of one project: which there are, how they come up and go down together |
 //! | [`helper`] | the process beside a project's machines: their switch, their clocks |
+//! | [`arrival`] | the process that serves a box's disk to machines while it arrives |
 //! | [`build`] | runs a spec: boot, steps, seal, outputs |
 //! | [`guest`] | the inside of a guest: cloud-init seed, ssh, agent |
 //! | [`machine`] | one virtual machine: config, argv, process, QMP, ports, readiness, stop |
@@ -35,6 +36,9 @@ compile_error!(
     "devbox runs on Linux; for other systems its library is type-checked, with `--no-default-features`"
 );
 
+// Serves what `chunks` knows.
+#[cfg(feature = "images")]
+pub mod arrival;
 pub mod attest;
 // For those below that need `image`.
 #[cfg(feature = "images")]

@@ -42,7 +42,13 @@ fn overlay(dir: &Path, base: &Path) -> Disk {
         .output()
         .expect("qemu-img runs");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    Disk { path, format: DiskFormat::Qcow2, read_only: false, serial: "root".to_owned() }
+    Disk {
+        path,
+        format: DiskFormat::Qcow2,
+        read_only: false,
+        below: None,
+        serial: "root".to_owned(),
+    }
 }
 
 fn config(disk: Disk, firmware: Firmware) -> Config {
@@ -179,6 +185,7 @@ async fn it_runs_a_script_from_a_second_disk_as_its_only_process() {
         path: script,
         format: DiskFormat::Raw,
         read_only: true,
+        below: None,
         serial: "seal".to_owned(),
     });
     config.kernel = Some(DirectKernel {

@@ -15,6 +15,8 @@ pub mod digest;
 pub mod error;
 #[path = "../../src/image/mod.rs"]
 pub mod image;
+#[path = "../../src/arrival/nbd.rs"]
+pub mod nbd;
 #[path = "../../src/parity/mod.rs"]
 pub mod parity;
 #[path = "../../src/build/seal/report.rs"]

@@ -164,7 +164,7 @@ impl Finish<'_> {
                 Outcome::New => format!("{reference} is in the store"),
                 Outcome::Replaced => format!("{reference} means the new box now"),
                 Outcome::Same => format!("{reference} was in the store already, byte for byte"),
-                Outcome::SameContent => {
+                Outcome::SameContent | Outcome::Unnamed => {
                     format!(
                         "{reference} was in the store already with the same content; kept as it is"
                     )

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 
 use rayon::prelude::*;
+use rustix::fs::{FallocateFlags, fallocate};
 
 use super::plan::Numbered;
 use super::{BLOCK, Places, Strand, Weave};
@@ -113,6 +114,20 @@ impl Target {
             if !matches!(copied, Ok(1..)) {
                 return false;
             }
+        }
+    }
+
+    /// Makes holes of what is zeros, whatever an earlier attempt left there. Where that cannot be done, it shows when the
+    /// whole is hashed.
+    pub fn clear_zeros(&self, weave: &Weave) {
+        let mut at = 0u64;
+        for run in &weave.runs {
+            let length = run.blocks.saturating_mul(BLOCK as u64);
+            if run.strand.is_none() {
+                let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                let _ = fallocate(&self.0.file, flags, at, length);
+            }
+            at = at.saturating_add(length);
         }
     }
 

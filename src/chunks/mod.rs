@@ -12,6 +12,7 @@
 //! The same file gives the same packs and the same index. Nothing here knows a network: what is hostile is an index from
 //! outside, which is bounded, and of which no number is believed before it was checked.
 
+pub mod boot;
 mod contents;
 mod copy;
 mod cut;

@@ -1,17 +1,20 @@
 //! `devbox box`.
 
 use std::path::Path;
+use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::Subcommand;
 use fs_err as fs;
 use serde_json::{Value, json};
 
-use crate::cli::{Context, outdated, templates, transfer};
+use crate::chunks::boot::Records;
+use crate::cli::{Context, machine as shared, outdated, templates, transfer};
 use crate::digest::FileDigest;
 use crate::error::{Error, Result, exit};
 use crate::host::Paths;
 use crate::machine::history::History;
+use crate::project::boot_record::record_boot;
 use crate::registry::{Address, Described};
 use crate::store::{BoxRef, Live, Pruned, Store};
 use crate::ui;
@@ -80,6 +83,18 @@ enum Verb {
         replace: bool,
         #[command(flatten)]
         how: transfer::Args,
+    },
+    /// Boot a box once and keep what of its disk that reads: `up --from` fetches it first, and `push` sends it along.
+    Record {
+        /// `NAME:VERSION`, or NAME if there is only one version of it.
+        #[arg(value_name = "BOX")]
+        name: String,
+        /// How long it may take until a login works
+        #[arg(long, value_name = "DURATION", value_parser = shared::duration, default_value = "10m")]
+        timeout: Duration,
+        /// Print as JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Read every byte of the boxes in the store and compare the digests.
     Verify {
@@ -182,6 +197,9 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
         Verb::Verify { names, json } => return verify(&store, &names, json, ctx),
         Verb::Outdated { json } => return outdated::outdated(json, ctx),
         Verb::Update { allow_unsandboxed } => return outdated::update(allow_unsandboxed, ctx),
+        Verb::Record { name, timeout, json } => {
+            record(&named(&store, &name)?, timeout, json, ctx)?;
+        }
         Verb::Templates { json } => templates::list(ctx, json)?,
         Verb::Prune { templates: all, dry_run, json } => {
             let mut pruned = store.prune(&live(&ctx.paths)?, dry_run)?;
@@ -194,11 +212,37 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
             )?);
             if !dry_run {
                 Described::new(&ctx.paths.cache).prune(&store)?;
+                let disks: Vec<_> = store.list()?.iter().map(BoxRef::disk_digest).collect();
+                Records::new(&ctx.paths.cache).prune(&disks);
             }
             report(if dry_run { "would remove" } else { "removed" }, &pruned, json)?;
         }
     }
     Ok(exit::OK)
+}
+
+/// Sees what a boot of a box reads, and keeps it beside the store.
+fn record(image: &BoxRef, timeout: Duration, json: bool, ctx: &Context) -> Result<()> {
+    let recorded =
+        ctx.block_on(async |cancel| record_boot(image, timeout, ctx.work(&cancel)).await)?;
+    Records::new(&ctx.paths.cache).keep(image.disk_digest(), &recorded.record)?;
+    let (reference, bytes) = (image.config().reference(), recorded.bytes);
+    if json {
+        let value = json!({
+            "reference": reference,
+            "disk": image.disk_digest(),
+            "bytes": bytes,
+            "stored": image.stored_size(),
+            "record": recorded.record.len(),
+            "seconds": recorded.took.as_secs_f64(),
+        });
+        return ui::line(&format!("{value:#}"));
+    }
+    ui::line(&format!(
+        "a boot of {reference} reads {} of {}",
+        size(bytes),
+        size(image.stored_size())
+    ))
 }
 
 /// Whether there is any box.

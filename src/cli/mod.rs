@@ -1,6 +1,7 @@
 //! The verbs: one verb, one file, each an `Args` whose doc comment is the help, and a `run`.
 
 mod attest_args;
+mod box_server;
 mod boxes;
 mod build;
 mod bundle;
@@ -149,6 +150,8 @@ enum Verb {
     Completions(completions::Args),
     #[command(hide = true)]
     Helper(helper::Args),
+    #[command(hide = true)]
+    BoxServer(box_server::Args),
     #[command(hide = true)]
     FolderServer(folder_server::Args),
 }
@@ -322,6 +325,7 @@ fn run(cli: Cli) -> Result<u8> {
         Verb::Cache(args) => cache::run(args, &ctx),
         Verb::Completions(args) => completions::run(args, &ctx),
         Verb::Helper(args) => helper::run(args, &ctx),
+        Verb::BoxServer(args) => box_server::run(args, &ctx),
         Verb::FolderServer(args) => folder_server::run(&args),
         Verb::Doctor(args) => doctor::run(args, &ctx),
         Verb::Bundle(args) => bundle::run(args, &ctx),

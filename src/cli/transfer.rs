@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use crate::chunks::boot::Records;
 use crate::cli::Context;
 use crate::cli::boxes::size;
 use crate::error::{Error, Result};
@@ -86,6 +87,20 @@ pub(super) fn push(
         let events = &ctx.events;
         registry::push(store, image, address, &described, &options, events, &cancel).await
     })?;
+    if let Some(record) = Records::new(&ctx.paths.cache).bytes(image.disk_digest()) {
+        let attached = ctx.block_on(async |cancel| {
+            let (options, disk) = (args.options(), image.disk_digest());
+            let at = &pushed.address;
+            registry::attach_boot(at, disk, &record, &options, &ctx.events, &cancel).await
+        });
+        match attached {
+            Ok(true) => ctx.events.note("what a boot of it reads was sent along"),
+            Ok(false) => {}
+            Err(e) => {
+                ctx.events.warn(format!("what a boot of it reads was not sent: {}", e.what()))
+            }
+        }
+    }
     let (there, all) = pushed.packs;
     let text = match (pushed.was_there, there) {
         (true, _) => "the same box was there".to_owned(),
@@ -137,7 +152,7 @@ pub(super) fn pull(
     let text = match pulled.outcome {
         Outcome::Same => format!("{name} was here"),
         Outcome::SameContent => format!("{name} was here with the same content"),
-        Outcome::New | Outcome::Replaced => {
+        Outcome::New | Outcome::Replaced | Outcome::Unnamed => {
             format!("pulled {}; {} were here", size(pulled.moved.received), size(pulled.reused))
         }
     };
@@ -153,6 +168,7 @@ pub(super) fn pull(
                 Outcome::Same => "same",
                 Outcome::SameContent => "same-content",
                 Outcome::Replaced => "replaced",
+                Outcome::Unnamed => "unnamed",
             },
             "reused": pulled.reused,
             "moved": moved(pulled.moved),

@@ -8,6 +8,7 @@ use crate::exec::sandbox::Policy;
 use crate::project::Project;
 use crate::project::provision::Which;
 use crate::project::up::{self, Options};
+use crate::registry::{self, Address};
 use clap_complete::engine::ArgValueCandidates;
 
 /// Boot the dev box of this project, or all of its machines; builds their box first if it is not there.
@@ -28,6 +29,15 @@ pub(crate) struct Args {
     /// When a machine counts as up: its ssh server speaks, a login works, or cloud-init has finished too
     #[arg(long, value_enum, default_value_t = Wait::Ready)]
     wait: Wait,
+    /// Where the box comes from if it is not here (`oci://…`, `dir:…`, `https://…`): machines start while it arrives
+    #[arg(long, value_name = "ADDRESS")]
+    from: Option<String>,
+    /// Where the box is to be pulled from `registry` of devbox.toml, start machines while it arrives
+    #[arg(long, conflicts_with = "from")]
+    lazy: bool,
+    /// Speak HTTP without TLS to that registry; one on this host is tried anyway
+    #[arg(long, requires = "from")]
+    plain_http: bool,
     /// Where a box has to be built, let `qemu-img` read disks with all your rights if this host cannot isolate it.
     #[arg(long)]
     allow_unsandboxed: bool,
@@ -77,7 +87,13 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
         _ => Which::Due,
     };
     provision.check(&spec)?;
+    let from = args.from.map(|address| Address::parse(&address)).transpose()?;
+    let plain_http = args.plain_http;
     let options = Options {
+        lazy: args.lazy,
+        from: from.map(|address| {
+            (address, registry::Options { plain_http, ..registry::Options::default() })
+        }),
         timeout: args.timeout,
         sandbox: Policy::from_flag(args.allow_unsandboxed),
         cold: args.cold,

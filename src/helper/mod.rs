@@ -7,6 +7,7 @@
 //! What it serves is looked up, not told: the machines of the project that run, from their folders. It has
 //! one folder of its own ([`place`]), with the lock that it holds, its log and its sockets.
 
+pub mod arriving;
 mod clock;
 mod log;
 pub mod place;
@@ -212,6 +213,7 @@ async fn work(
         for m in machines.iter().filter(|m| m.instance.files().still().exists()) {
             go_on(m, log).await;
         }
+        machines.iter().for_each(|m| serve_box(paths, m, log));
         switch.report(log);
         drop(machines);
         pause(&woken).await;
@@ -228,6 +230,31 @@ async fn go_on(left: &Running, log: &Log) {
     match Machine::attach(name, uuid, files.dir(), files.runtime(), &events).await {
         Ok(_) => log.line(format_args!("`{name}` goes on: a devbox died while it held it still")),
         Err(e) => log.line(format_args!("`{name}` cannot go on: {}", e.what())),
+    }
+}
+
+/// Has the server of its box run, for a machine that reads from it.
+fn serve_box(paths: &Paths, m: &Running, log: &Log) {
+    let Some(from) = &m.record.arriving else { return };
+    if m.instance.files().on_file().exists() {
+        return;
+    }
+    let server = arriving::BoxServer::of(paths, from.disk);
+    let job = arriving::Job {
+        address: from.address.clone(),
+        plain_http: from.plain_http,
+        disk: from.disk,
+    };
+    match server.start(&job) {
+        Ok(true) => {
+            log.line(format_args!("the server of the box of `{}` runs again", m.instance.name()));
+        }
+        Ok(false) => {}
+        Err(e) => log.line(format_args!(
+            "the server of the box of `{}` cannot be started: {}",
+            m.instance.name(),
+            e.what()
+        )),
     }
 }
 

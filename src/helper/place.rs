@@ -97,6 +97,11 @@ impl Place {
         Place { dir: paths.runtime.join(format!("p{}", short(&both))) }
     }
 
+    /// One with this folder.
+    pub(super) fn at(dir: PathBuf) -> Self {
+        Place { dir }
+    }
+
     /// The folder.
     #[must_use]
     pub fn dir(&self) -> &Path {

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::board::Board;
 use super::config::{Accelerator, Config, Disk, DiskFormat, Incoming, Installer, NAT_MAC, Network};
 use super::files::Files;
-use super::{card, data_disk, folder, hotplug};
+use super::{backing, card, data_disk, folder, hotplug};
 use crate::guest::folder::FolderKind;
 
 /// The node of the disk that boots; it holds the machine's snapshots.
@@ -248,10 +248,21 @@ fn add_disk(a: &mut Args, n: usize, disk: &Disk, place: Option<u8>) {
         block["detect-zeroes"] = json!("unmap");
         block["file"]["discard"] = json!("unmap");
     }
+    if let Some(socket) = &disk.below {
+        a.blockdev(&backing::block(socket));
+        block["backing"] = json!(backing::ARRIVING_NODE);
+        block["file"]["node-name"] = json!(backing::FILE_NODE);
+    }
     a.blockdev(&block);
     let mut device = json!({
         "driver": "virtio-blk-pci", "id": format!("{node}-dev"), "drive": node, "serial": disk.serial,
     });
+    if disk.below.is_some() {
+        // What cannot be read now can be later: until then the guest stands still, also where it writes a part of
+        // what it would have to read.
+        device["rerror"] = json!("stop");
+        device["werror"] = json!("stop");
+    }
     if let Some(place) = place {
         device["bootindex"] = json!(place);
     }

@@ -33,6 +33,7 @@ fn dev_box() -> Config {
             path: PathBuf::from("/m/overlay.qcow2"),
             format: DiskFormat::Qcow2,
             read_only: false,
+            below: None,
             serial: "root".to_owned(),
         }],
         data: vec![],
@@ -135,6 +136,7 @@ fn direct_kernel_without_network_at_a_fixed_time() {
         path: PathBuf::from("/m/seal.raw"),
         format: DiskFormat::Raw,
         read_only: true,
+        below: None,
         serial: "seal".to_owned(),
     });
     config.kernel = Some(DirectKernel {

@@ -2,7 +2,7 @@
 
 use fs_err as fs;
 
-use super::instance::Instance;
+use super::instance::{Instance, alone};
 use super::record::{Record, SUSPENDED};
 use crate::error::Result;
 use crate::exec::{self, tools};
@@ -27,7 +27,7 @@ impl Instance {
         let suspended = original.suspended.as_ref().map(|_| SUSPENDED);
         for snapshot in original.snapshots.keys().map(String::as_str).chain(suspended) {
             let mut command = tools::QEMU_IMG.command()?;
-            command.args(["snapshot", "-d", snapshot]).arg(&overlay);
+            command.args(["snapshot", "-d", snapshot]).arg(alone(&overlay));
             exec::output(&mut command)?;
         }
         crate::crash::point("clone.before-record");

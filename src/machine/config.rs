@@ -163,6 +163,9 @@ pub struct Disk {
     pub format: DiskFormat,
     /// Opens the image read-only; the guest sees a read-only disk.
     pub read_only: bool,
+    /// The socket where what is below the image is read from while it arrives, instead of the file that the image names;
+    /// for the first disk, a qcow2, alone.
+    pub below: Option<PathBuf>,
     /// The disk's serial number: `/dev/disk/by-id/virtio-<serial>` in the guest; at most 20 bytes.
     pub serial: String,
 }

@@ -16,6 +16,8 @@ pub struct DiskErrors {
     name: String,
     qmp: Qmp,
     events: Receiver<RawEvent>,
+    /// What cannot be read may come later.
+    may_wait: bool,
 }
 
 impl Machine {
@@ -23,7 +25,7 @@ impl Machine {
     #[must_use]
     pub fn disk_errors(&self) -> DiskErrors {
         let (name, qmp) = (self.name.clone(), self.qmp.clone());
-        DiskErrors { name, events: qmp.events(), qmp }
+        DiskErrors { name, events: qmp.events(), qmp, may_wait: self.disk_may_wait }
     }
 }
 
@@ -34,11 +36,13 @@ impl DiskErrors {
     /// (QEMU's QMP reference, "`BLOCK_IO_ERROR`", "`RunState`".)
     pub async fn next(&mut self) -> Error {
         let status = self.qmp.execute(schema::query_status {}).await;
-        if status.is_ok_and(|status| status.status == schema::RunState::io_error) {
+        let stopped_now = schema::RunState::io_error;
+        if !self.may_wait && status.is_ok_and(|status| status.status == stopped_now) {
             return stopped(&self.name);
         }
         loop {
             match self.events.recv().await {
+                Ok(event) if self.may_wait && waits(&event) => {}
                 Ok(event) if event.name == "BLOCK_IO_ERROR" => {
                     if let Some(error) = failure(&self.name, &event.data) {
                         return error;
@@ -65,6 +69,12 @@ impl DiskErrors {
             done = work => done,
         }
     }
+}
+
+/// Whether it is what of a box has not arrived that could not be read, and not the host's disk that is full.
+fn waits(event: &RawEvent) -> bool {
+    let is = |key: &str| event.data.get(key).and_then(Value::as_bool) == Some(true);
+    event.data.get("action").and_then(Value::as_str) == Some("stop") && !is("nospace")
 }
 
 fn stopped(name: &str) -> Error {

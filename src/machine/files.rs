@@ -196,6 +196,12 @@ impl Files {
         self.runtime.join("still")
     }
 
+    /// There once the machine reads its box from the store, where it was started on a box that arrived.
+    #[must_use]
+    pub fn on_file(&self) -> PathBuf {
+        self.runtime.join("on-file")
+    }
+
     /// ssh's control connection.
     #[must_use]
     pub fn ssh_control(&self) -> PathBuf {
@@ -218,7 +224,8 @@ impl Files {
 
     /// Removes what only means something while QEMU runs. A file that is not there is no fault.
     pub fn remove_run_files(&self) {
-        for file in self.sockets().into_iter().chain([self.pid_file(), self.still()]) {
+        let others = [self.pid_file(), self.still(), self.on_file()];
+        for file in self.sockets().into_iter().chain(others) {
             let _ = fs_err::remove_file(file);
         }
     }

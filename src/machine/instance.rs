@@ -11,7 +11,7 @@ use super::files::Files;
 use super::history::History;
 use super::lock::Lock;
 use super::process::Process;
-use super::record::{BaseImage, FORMAT, Login, Record};
+use super::record::{Arriving, BaseImage, FORMAT, Login, Record};
 use super::template::Template;
 use super::{config, data_disk};
 use crate::digest::{hex, sha256};
@@ -194,7 +194,7 @@ impl Instance {
     }
 
     /// Makes a new machine on `base`: keys, seed, and a disk layer of `disk` bytes; with a template, a copy
-    /// of the template's layer. The record comes last, so that an interrupted making leaves nothing
+    /// of the template's layer. With `arriving` the image need not be there. The record comes last, so that an interrupted making leaves nothing
     /// that counts. The lock is held.
     ///
     /// # Errors
@@ -206,6 +206,7 @@ impl Instance {
         user: &str,
         login: Login,
         template: Option<&Template>,
+        arriving: Option<Arriving>,
     ) -> Result<Record> {
         self.clear()?;
         let uuid = crate::host::new_uuid()?;
@@ -216,6 +217,9 @@ impl Instance {
         match template {
             Some(template) => {
                 fs::copy(template.parts().disk, self.files.overlay())?;
+            }
+            None if arriving.is_some() => {
+                layer_over(&base.disk, Looked::Later, &self.files.overlay(), disk)?;
             }
             None => new_layer(&base.disk, &self.files.overlay(), disk)?,
         }
@@ -228,6 +232,7 @@ impl Instance {
             user: user.to_owned(),
             login,
             base,
+            arriving,
             forwards: vec![],
             added: vec![],
             ready: None,
@@ -399,9 +404,33 @@ fn folders(paths: &Paths) -> Result<Vec<String>> {
 /// # Errors
 /// `qemu-img` is not installed, or the file cannot be written.
 pub fn new_layer(base: &Path, layer: &Path, size: u64) -> Result<()> {
+    layer_over(base, Looked::Now, layer, size)
+}
+
+/// What `qemu-img` is to be told for a layer without what is below it, which it does not need and which need not be here.
+#[must_use]
+pub fn alone(layer: &Path) -> std::ffi::OsString {
+    let file = serde_json::json!({"driver": "file", "filename": layer.to_string_lossy()});
+    let layer = serde_json::json!({"driver": "qcow2", "file": file, "backing": null});
+    format!("json:{layer}").into()
+}
+
+/// Whether the image below a new layer is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Looked {
+    /// It is here.
+    Now,
+    /// It comes later.
+    Later,
+}
+
+fn layer_over(base: &Path, looked: Looked, layer: &Path, size: u64) -> Result<()> {
     let mut command = tools::QEMU_IMG.command()?;
-    command.args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"]).arg(base);
-    command.arg(layer).arg(size.to_string());
+    command.args(["create", "-q", "-f", "qcow2", "-F", "qcow2"]);
+    if looked == Looked::Later {
+        command.arg("-u");
+    }
+    command.arg("-b").arg(base).arg(layer).arg(size.to_string());
     exec::output(&mut command)?;
     Ok(())
 }

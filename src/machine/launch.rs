@@ -157,6 +157,7 @@ impl Machine {
                 Err(Error::interrupted(format!("interrupted while `{}` started", config.name)))
             }
         };
+        let disk_may_wait = config.disks.iter().any(|disk| disk.below.is_some());
         match result {
             Ok((qmp, forwards)) => Ok(Machine {
                 name: config.name,
@@ -167,6 +168,7 @@ impl Machine {
                 qmp,
                 forwards,
                 events: events.clone(),
+                disk_may_wait,
             }),
             Err(error) => {
                 started.process.kill().await?;
@@ -209,6 +211,7 @@ impl Machine {
             qmp,
             forwards: vec![],
             events: events.clone(),
+            disk_may_wait: false,
         };
         machine.go_on_if_left().await?;
         Ok(Some(machine))

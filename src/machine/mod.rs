@@ -3,6 +3,7 @@
 
 pub mod accel;
 pub mod argv;
+pub mod backing;
 pub mod board;
 pub mod card;
 mod cloned;
@@ -79,9 +80,15 @@ pub struct Machine {
     qmp: Qmp,
     forwards: Vec<BoundForward>,
     events: Events,
+    disk_may_wait: bool,
 }
 
 impl Machine {
+    /// Whether what its disk cannot read may come later: then the guest stands still for a while, and that is no failure.
+    pub fn disk_may_wait(&mut self, may: bool) {
+        self.disk_may_wait = may;
+    }
+
     /// The connection to the monitor.
     #[must_use]
     pub fn qmp(&self) -> &Qmp {

@@ -12,6 +12,7 @@ use super::config::{Accelerator, Config, Firmware, Forward, Protocol};
 use super::data_disk::DataDisk;
 use super::ports::BoundForward;
 use super::process::Process;
+use crate::digest::FileDigest;
 use crate::error::{Error, Result};
 use crate::guest::folder::{Folder, Ids};
 use crate::host::Arch;
@@ -51,6 +52,10 @@ pub struct Record {
     pub login: Login,
     /// The image below its disk.
     pub base: BaseImage,
+    /// Where the box comes from, for a machine that was started before it was here; none once it was started with the box
+    /// in the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arriving: Option<Arriving>,
     /// The forwards of the last start, and what was added or removed since: the same ports are tried
     /// again.
     pub forwards: Vec<BoundForward>,
@@ -97,6 +102,18 @@ pub struct Record {
     /// Its snapshots, by name.
     #[serde(default)]
     pub snapshots: BTreeMap<String, Saved>,
+}
+
+/// A box that is not here yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arriving {
+    /// Its address, with the digest of its manifest there.
+    pub address: String,
+    /// Whether HTTP without TLS is spoken to its registry.
+    #[serde(default)]
+    pub plain_http: bool,
+    /// SHA-256 of its disk, which is the name of [`BaseImage::disk`].
+    pub disk: FileDigest,
 }
 
 /// How devbox enters a machine.
@@ -238,6 +255,26 @@ impl Record {
     #[must_use]
     pub fn was_ready(&self, process: &Process) -> bool {
         self.ready == Some(Ready::from(process))
+    }
+
+    /// Where its box comes from, if it is not here.
+    #[must_use]
+    pub fn awaited(&self) -> Option<&Arriving> {
+        self.arriving.as_ref().filter(|_| !self.base.disk.exists())
+    }
+
+    /// Refuses what needs the whole box, while it arrives.
+    ///
+    /// # Errors
+    /// So it is.
+    pub fn refuse_arriving(&self) -> Result<()> {
+        if self.awaited().is_none() {
+            return Ok(());
+        }
+        Err(Error::failed(format!("the box of `{}` is not here yet", self.name)).hint(format!(
+            "Let it arrive while the machine runs (`devbox status` says how far it is), or fetch it with `devbox box pull`, then run the same command again: {}.",
+            self.base.reference
+        )))
     }
 
     /// The host's port of ssh, once the machine was started.

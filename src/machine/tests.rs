@@ -33,6 +33,7 @@ fn empty(dir: &Path, forwards: Vec<Forward>) -> Config {
             path: disk,
             format: DiskFormat::Raw,
             read_only: false,
+            below: None,
             serial: "root".to_owned(),
         }],
         data: vec![],

@@ -9,6 +9,7 @@ use crate::digest::{FileDigest, SpecDigest};
 use crate::error::{Error, Kind, Result};
 use crate::lock::{self, Lock};
 use crate::project::Run;
+use crate::project::arriving::Lazy;
 use crate::project::up::Options;
 use crate::registry::address::{Address, Which};
 use crate::registry::{self, Described, Offered, Retry};
@@ -48,6 +49,40 @@ pub(super) async fn ensure(spec: &Spec, options: &Options, run: Run<'_>) -> Resu
         build::Options { outputs: false, sandbox: options.sandbox, ..build::Options::default() };
     let built = build::run(spec, run.paths, &options, run.events, run.cancel).await?;
     Ok(built.image)
+}
+
+/// The spec's box as one that is to be read while it arrives, if that is asked for and it is not here.
+pub(super) async fn lazy(spec: &Spec, options: &Options, run: Run<'_>) -> Result<Option<Lazy>> {
+    let reference = format!("{}:{}", spec.name, spec.version);
+    if spec.is_box().is_some()
+        || Store::open(&run.paths.store)?.find(&spec.name, &spec.version)?.is_some()
+    {
+        return Ok(None);
+    }
+    let said = |address: &Address| {
+        run.events.note(format!(
+            "the box {reference} is not in the store; it arrives from {address} while its machines run"
+        ));
+    };
+    let arch = Some(spec.arch.as_str().to_owned());
+    if let Some((address, how)) = &options.from {
+        let how = registry::Options { arch, ..how.clone() };
+        let found = Lazy::find(address, &how, &reference, run).await?;
+        said(address);
+        return Ok(Some(found));
+    }
+    let Some(place) = spec.registry.as_ref().filter(|_| options.lazy) else { return Ok(None) };
+    let address =
+        Address { which: Some(Which::Tag(spec.version.clone())), ..Address::parse(place)? };
+    // Whatever speaks against it is said by the one who pulls or builds it then.
+    let Ok(Some(offered)) = ask(&address, spec.arch, run).await else { return Ok(None) };
+    if !matches!(is_ours(spec, &offered, run).await, Ok(Ok(()))) {
+        return Ok(None);
+    }
+    let how = registry::Options { arch, ..registry::Options::default() };
+    let found = Lazy::find(&offered.address, &how, &reference, run).await?;
+    said(&address);
+    Ok(Some(found))
 }
 
 /// The source with the box that the lock names, if there is a lock and it is about this source.

@@ -59,6 +59,7 @@ async fn trim(instance: &Instance, record: &Record, run: Run<'_>) -> Result<()> 
 
 /// Copies what is in use into a new layer, which takes the old one's place at once.
 fn rewrite(instance: &Instance, record: &Record) -> Result<()> {
+    record.refuse_arriving()?;
     if record.suspended.is_some() {
         return Err(Error::failed(format!("`{}` is suspended to its disk", record.name))
             .hint("Let it go on with `devbox resume`: a machine that runs is compacted too."));

@@ -78,6 +78,7 @@ pub async fn look(instance: &Instance, own: &Own, limits: &Limits, run: Run<'_>)
 
 async fn locked(instance: &Instance, own: &Own, limits: &Limits, run: Run<'_>) -> Result<Report> {
     let record = instance.record()?.ok_or_else(|| not_made(instance.name()))?;
+    record.refuse_arriving()?;
     let options = options(instance, &record, run.paths, limits);
     if let Some(machine) = attached(instance, &record, run.events).await? {
         return running(&machine, instance, &record, own, &options).await;

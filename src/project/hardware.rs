@@ -1,6 +1,7 @@
 //! The machine of a spec as QEMU is to build it.
 
 use crate::build::hardware as words;
+use crate::helper::arriving::BoxServer;
 use crate::machine::config::{
     Accelerator, Card, Config, Disk, DiskFormat, Forward, Incoming, Lifetime, Network, Protocol,
     SPARE_SLOTS,
@@ -50,7 +51,7 @@ pub(super) fn config(
     Config {
         name: record.name.clone(),
         uuid: record.uuid.clone(),
-        disks: vec![root(instance.files().overlay())],
+        disks: vec![own(instance, record)],
         data: record.disks.clone(),
         seed: Some(instance.files().seed()),
         network: Network::User { forwards: record.wishes(&forwards), restrict: false },
@@ -82,7 +83,7 @@ pub(super) fn saved(
         firmware: shape.firmware,
         tpm: shape.tpm,
         accelerator: shape.accelerator,
-        disks: vec![root(instance.files().overlay())],
+        disks: vec![own(instance, record)],
         data: record.disks.clone(),
         seed: Some(instance.files().seed()),
         kernel: None,
@@ -111,9 +112,17 @@ pub(super) fn login(machine: &spec::Machine) -> Login {
     }
 }
 
+/// The disk of a machine, over its box or over what serves it.
+fn own(instance: &Instance, record: &Record) -> Disk {
+    let server = BoxServer::of_machine(instance.files(), record);
+    let server = server.filter(|_| record.awaited().is_some());
+    Disk { below: server.map(|server| server.socket()), ..root(instance.files().overlay()) }
+}
+
 /// The disk that boots.
 pub(super) fn root(path: std::path::PathBuf) -> Disk {
-    Disk { path, format: DiskFormat::Qcow2, read_only: false, serial: "root".to_owned() }
+    let serial = "root".to_owned();
+    Disk { path, format: DiskFormat::Qcow2, read_only: false, below: None, serial }
 }
 
 fn forward(port: &spec::PortForward) -> Forward {

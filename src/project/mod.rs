@@ -5,7 +5,9 @@
 //! longer names a machine does not hide it.
 
 mod addresses;
+mod arriving;
 mod as_root;
+pub mod boot_record;
 mod boxes;
 pub mod bundle;
 pub mod clone;

@@ -1,5 +1,6 @@
 //! Snapshots of one machine: its disk, and its memory where it runs.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::crash;
@@ -8,11 +9,11 @@ use crate::event::Events;
 use crate::exec::{self, tools};
 use crate::guest::ssh::Client;
 use crate::helper;
-use crate::machine::instance::{Instance, State};
+use crate::machine::instance::{Instance, State, alone};
 use crate::machine::record::{Record, Saved};
 use crate::machine::{Machine, accel};
 use crate::project::suspend::{attached, not_made, now, ready_again, set_clock};
-use crate::project::{Run, folders, hardware, network};
+use crate::project::{Run, arriving, folders, hardware, network};
 
 /// Longest name of a snapshot; qcow2 has room for 65,535 bytes, a list of names has not.
 const LONGEST_NAME: usize = 63;
@@ -233,6 +234,7 @@ pub(super) async fn start(
             "Start it anew with `devbox halt`, then `devbox up`: what was only in memory is lost.",
         ));
     }
+    arriving::ensure(&record, run, events).await?;
     let card = network::card(instance, run.paths);
     let mut config = hardware::saved(instance, &record, shape, card, tag);
     folders::configure(&mut config, &record, events)?;
@@ -270,9 +272,15 @@ pub(super) fn forget_on_data_disks(record: &Record) {
 
 /// `qemu-img snapshot` on the disks that no QEMU uses.
 fn offline(instance: &Instance, what: &str, name: &str) -> Result<()> {
-    let own = instance.record()?.map_or(vec![], |record| record.disks);
-    let data = own.into_iter().map(|disk| disk.path).filter(|path| path.exists());
-    for disk in std::iter::once(instance.files().overlay()).chain(data) {
+    let record = instance.record()?;
+    let own = record.as_ref().map_or(&[][..], |record| &record.disks);
+    let data = own.iter().map(|disk| disk.path.clone()).filter(|path| path.exists());
+    let overlay = instance.files().overlay();
+    let first = match record.as_ref().is_some_and(|record| record.awaited().is_some()) {
+        true => alone(&overlay),
+        false => overlay.into_os_string(),
+    };
+    for disk in std::iter::once(first).chain(data.map(PathBuf::into_os_string)) {
         let mut command = tools::QEMU_IMG.command()?;
         command.args(["snapshot", what, name]).arg(disk);
         exec::output(&mut command)?;

@@ -23,6 +23,7 @@ use crate::machine::ready::Probe;
 use crate::machine::record::{BaseImage, Login, Ready, Record, Shape};
 use crate::machine::template::{Template, Templates};
 use crate::machine::{Machine, Unrestored, accel, ready};
+use crate::project::arriving::{self, Lazy};
 use crate::project::bundle::{self, About};
 use crate::project::hooks::hooks;
 use crate::project::host_settings::hand_over;
@@ -70,6 +71,8 @@ pub(super) struct Start<'a> {
     pub(super) passing: bool,
     /// The private network that it is on, if it is on one.
     pub(super) network: Option<&'a Plan>,
+    /// The box, where it is to be read while it arrives.
+    pub(super) lazy: Option<&'a Lazy>,
     pub(super) run: Run<'a>,
     /// The run's events, with the machine's name where several come up.
     pub(super) events: Events,
@@ -165,14 +168,16 @@ impl Start<'_> {
     async fn first_start(&self) -> Result<()> {
         let base = self.base().await?;
         let disk = self.disk(&base)?;
-        if hardware::login(self.machine) == Login::Agent && !warm::agent_in(&base)? {
+        let arrives = self.arrives(&base);
+        if !arrives && hardware::login(self.machine) == Login::Agent && !warm::agent_in(&base)? {
             let name = self.instance.name();
             return Err(Error::failed(format!("the image of `{name}` has no guest agent"))
                 .cause("`login = \"agent\"` is the only way into the machine then")
                 .hint("Install `qemu-guest-agent` in a step and build the box anew, or set `login = \"ssh\"`."));
         }
         let accelerator = self.accelerator().await?;
-        let way = if self.options.cold {
+        let way = if self.options.cold || arrives {
+            // A template is of a whole box.
             None
         } else if let Some(why) = folders::no_template(self.spec, &self.machine.name) {
             self.events.note(format!("{why}; booting"));
@@ -309,6 +314,14 @@ impl Start<'_> {
         self.image.get_or_try_init(ensure).await.cloned()
     }
 
+    /// The spec's box, if it is to be read while it arrives, and is not here.
+    fn lazily(&self) -> Result<Option<&Lazy>> {
+        let Some(lazy) = self.lazy else { return Ok(None) };
+        let (name, version) = (&self.spec.name, &self.spec.version);
+        let here = Store::open(&self.run.paths.store)?.find(name, version)?.is_some();
+        Ok((!here).then_some(lazy))
+    }
+
     /// The sealed image that a new machine runs on: the one that it is held on, or the spec's.
     async fn base(&self) -> Result<BaseImage> {
         let held = self.instance.history()?.held;
@@ -322,7 +335,10 @@ impl Start<'_> {
                         .hint(format!("Pull it again, or follow the spec with `{forward}`."))
                 })?
             }
-            None => self.of_spec().await?,
+            None => match self.lazily()? {
+                Some(lazy) => return Ok(lazy.base.clone()),
+                None => self.of_spec().await?,
+            },
         };
         Ok(BaseImage {
             reference: found.config().reference(),
@@ -330,6 +346,11 @@ impl Start<'_> {
             disk: std::path::absolute(found.disk_path())?,
             size: found.disk_size(),
         })
+    }
+
+    /// Whether this image is not here yet.
+    fn arrives(&self, base: &BaseImage) -> bool {
+        self.lazy.is_some_and(|lazy| lazy.base == *base) && !base.disk.exists()
     }
 
     /// Bytes of the machine's disk.
@@ -353,13 +374,14 @@ impl Start<'_> {
     fn create(&self, base: BaseImage, disk: u64, template: Option<&Template>) -> Result<Record> {
         // Nothing is removed from the store between looking for the box and recording that it is used.
         let _hold = Store::open(&self.run.paths.store)?.hold()?;
-        if !base.disk.exists() {
+        if !base.disk.exists() && !self.arrives(&base) {
             let what = format!("the box `{}` was removed from the store again", base.reference);
             return Err(Error::failed(what).hint("Run `devbox up` again."));
         }
         self.events.phase(format!("Making `{}` from {}", self.instance.name(), base.reference));
         let login = hardware::login(self.machine);
-        self.instance.create(base, disk, &self.machine.user, login, template)
+        let arriving = self.lazy.filter(|_| self.arrives(&base)).map(|lazy| lazy.arriving.clone());
+        self.instance.create(base, disk, &self.machine.user, login, template, arriving)
     }
 
     /// Says which box of the spec this machine does not run on, or how it is not entered, and how it would be.
@@ -457,7 +479,7 @@ impl Start<'_> {
 
     /// Starts the machine and waits until it is ready.
     async fn boot(&self, mut record: Record) -> Result<()> {
-        if !record.base.disk.exists() {
+        if !record.base.disk.exists() && record.arriving.is_none() {
             return Err(Error::failed(format!(
                 "the image of `{}` is gone: `{}`",
                 record.name,
@@ -495,7 +517,11 @@ impl Start<'_> {
         let accelerator = self.accelerator().await.map_err(Unrestored::Failed)?;
         record.disks = disks::prepare(self.machine, &self.instance, self.run.paths)
             .map_err(Unrestored::Failed)?;
+        arriving::ensure(record, self.run, &self.events).await.map_err(Unrestored::Failed)?;
         let mut config = hardware::config(self.machine, &self.instance, record, accelerator);
+        if config.disks.iter().all(|disk| disk.below.is_none()) {
+            record.arriving = None;
+        }
         if let Some(template) = template {
             let parts = template.parts();
             config.memory_file = Some(MemoryFile { path: parts.memory, written: false });
@@ -557,7 +583,15 @@ impl Start<'_> {
             Some(client) => self.probes(client, origin),
             None => self.agent_probes(&machine.files().agent_socket(), origin),
         };
-        let mut ended = machine.wait_ready(&probes, timeout, self.run.cancel).await;
+        machine.disk_may_wait(record.arriving.is_some());
+        let waited = record.clone();
+        let wait = async |machine: &mut Machine, probes: &[Probe]| {
+            tokio::select! {
+                e = arriving::watch(&waited, self.run, &self.events) => Err(e),
+                ended = machine.wait_ready(probes, timeout, self.run.cancel) => ended,
+            }
+        };
+        let mut ended = wait(machine, &probes).await;
         if ended.is_ok()
             && self.identify_clone(machine, &mut record).await?
             && let Some(client) = &client
@@ -565,7 +599,7 @@ impl Start<'_> {
             // Its ssh server has another key now, and starts anew.
             client.disconnect().await;
             let probes = ready::ssh_probes(client);
-            ended = machine.wait_ready(&probes, timeout, self.run.cancel).await;
+            ended = wait(machine, &probes).await;
         }
         match ended {
             Ok(()) => {}

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use crate::helper::arriving::BoxServer;
 use crate::machine::history::History;
 use crate::machine::instance::{Instance, State};
 use crate::machine::lock::Lock;
@@ -86,6 +87,10 @@ impl Status {
             (State::Died, None) => ("died", "stopped (QEMU ended unexpectedly)".to_owned(), None),
             (State::Stopped, None) => ("stopped", "stopped".to_owned(), None),
         };
+        let text = match how_far(instance, &record, pid.is_some()) {
+            Some(far) => format!("{text}; {far}"),
+            None => text,
+        };
         Status { state, text, pid, record: Some(record), history }
     }
 
@@ -116,6 +121,7 @@ impl Status {
             "pid": self.pid,
             "ssh_port": self.ssh_port(),
             "forwards": forwards,
+            "arriving": record.and_then(|record| arriving(instance, record)),
             "address": record.and_then(|r| r.address).map(|address| address.ip),
             "mounts": record.map_or(&[][..], |r| &r.folders),
             "overrides": record.map_or(&[][..], |r| &r.overrides),
@@ -123,4 +129,29 @@ impl Status {
             "qemu_log": record.map(|_| instance.files().qemu_log()),
         })
     }
+}
+
+/// How far the box of a machine is that was started before it was here; none once it is.
+fn how_far(instance: &Instance, record: &Record, runs: bool) -> Option<String> {
+    record.awaited()?;
+    let server = BoxServer::of_machine(instance.files(), record)?;
+    Some(match (server.progress(), runs) {
+        (Some(progress), _) => {
+            let here = format!("{} % of its box is here", progress.percent());
+            match (progress.waits, progress.trouble) {
+                (true, Some(why)) => format!("stands still until more arrives, {here}: {why}"),
+                (true, None) => format!("stands still until more arrives, {here}"),
+                (false, Some(why)) => format!("{here}, and nothing arrives at the moment: {why}"),
+                (false, None) => here,
+            }
+        }
+        (None, true) => "its box is not whole, and nothing fetches it; run `devbox up`".to_owned(),
+        (None, false) => "its box is not whole; the rest arrives when it runs".to_owned(),
+    })
+}
+
+fn arriving(instance: &Instance, record: &Record) -> Option<Value> {
+    let from = record.awaited()?;
+    let progress = BoxServer::of_machine(instance.files(), record)?.progress();
+    Some(json!({ "from": from.address, "progress": progress }))
 }

@@ -18,6 +18,7 @@ use crate::project::select::list;
 use crate::project::start::{Came, Start};
 use crate::project::stop::stop;
 use crate::project::{Project, Run, boxes};
+use crate::registry::{self, Address};
 use crate::spec::personal::Override;
 use crate::spec::{self, Spec};
 
@@ -39,6 +40,10 @@ pub struct Options {
     pub overrides: Vec<Override>,
     /// What of `[[provision]]` is done.
     pub provision: Which,
+    /// Where the box comes from if it is not in the store: its machines start while it arrives.
+    pub from: Option<(Address, registry::Options)>,
+    /// The same for one that lives at `registry` of the spec, instead of pulling it first.
+    pub lazy: bool,
     /// Removes a machine again that was made here and did not come up.
     pub destroy_on_error: bool,
 }
@@ -81,9 +86,12 @@ pub async fn up(
         let held = || instance.history().is_ok_and(|history| history.held.is_some());
         lock.is_ok() && matches!(instance.record(), Ok(None)) && (options.forward || !held())
     };
-    let image = OnceCell::new();
+    let (image, mut lazy) = (OnceCell::new(), None);
     if nodes.iter().any(missing) {
-        image.get_or_try_init(|| boxes::ensure(spec, options, run)).await?;
+        lazy = boxes::lazy(spec, options, run).await?;
+        if lazy.is_none() {
+            image.get_or_try_init(|| boxes::ensure(spec, options, run)).await?;
+        }
     }
     let newer = Newer::ask(spec, run.paths);
     if several {
@@ -109,6 +117,7 @@ pub async fn up(
                 options,
                 one_of_many,
                 network: network.as_ref(),
+                lazy: lazy.as_ref(),
                 passing,
                 run,
                 events,

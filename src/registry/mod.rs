@@ -8,6 +8,7 @@
 pub mod address;
 mod attached;
 mod auth;
+mod boot;
 pub mod credentials;
 mod described;
 mod folder;
@@ -26,10 +27,11 @@ use std::time::Duration;
 
 pub use address::Address;
 pub use attached::MAX_ARTIFACT;
+pub use boot::attach_boot;
 pub use described::Described;
 pub use http::Retry;
 pub use look::{Offered, look};
-pub use pull::{Pulled, pull};
+pub use pull::{Arriving, Begun, Known, Pulled, begin, known, pull};
 pub use push::{Pushed, push};
 pub use remote::{Access, Options, Remote};
 pub use select::{choose, versions};

@@ -26,6 +26,10 @@ use crate::event::{Event, Events};
 use crate::host::free_bytes;
 use crate::store::{BoxConfig, BoxRef, Existing, Outcome, Partial, Store};
 
+mod arriving;
+
+pub use arriving::{Arriving, Begun, Known, begin, known};
+
 /// Bytes that stay free on the disk: a full disk breaks more than this pull.
 const SPARE: u64 = 64 << 20;
 /// One of so many blocks of a cluster is no zeros: 64 KiB and 4 KiB.
@@ -62,6 +66,19 @@ pub async fn pull(
     events: &Events,
     cancel: &CancellationToken,
 ) -> Result<Pulled> {
+    let (job, manifest) = Job::new(store, address, existing, options, events, cancel).await?;
+    let (image, outcome) = job.run(described).await?;
+    let (reused, moved) = (job.reused.into_inner(), Moved::of(&job.remote));
+    Ok(Pulled { image, outcome, manifest, reused, moved })
+}
+
+/// What is known of a box once its manifest is read, and the digest of that.
+async fn describe(
+    address: &Address,
+    options: &Options,
+    events: &Events,
+    cancel: &CancellationToken,
+) -> Result<(Arc<Remote>, Shipped, BoxConfig, FileDigest)> {
     let which = look::named(address)?;
     let remote =
         Arc::new(Remote::open(&address.place, Access::Pull, options, events, cancel).await?);
@@ -72,58 +89,86 @@ pub async fn pull(
     };
     let config = look::config(&remote, &found.shipped, address).await?;
     found.check(&config, address, arch)?;
-    let (manifest, shipped) = (found.digest, found.shipped);
-    let job = Job {
-        store,
-        config,
-        shipped,
-        existing,
-        remote,
-        events,
-        cancel,
-        reused: AtomicU64::new(0),
-        done: AtomicU64::new(0),
-    };
-    let (image, outcome) = job.run(described).await?;
-    let (reused, moved) = (job.reused.into_inner(), Moved::of(&job.remote));
-    Ok(Pulled { image, outcome, manifest, reused, moved })
+    Ok((remote, found.shipped, config, found.digest))
 }
 
-struct Job<'a> {
-    store: &'a Store,
+#[derive(Debug)]
+struct Job {
+    store: Store,
     config: BoxConfig,
     shipped: Shipped,
     existing: Existing,
     remote: Arc<Remote>,
-    events: &'a Events,
-    cancel: &'a CancellationToken,
+    events: Events,
+    cancel: CancellationToken,
+    /// Whether machines use the box already: it comes into the store even where its name is taken meanwhile.
+    in_use: bool,
     reused: AtomicU64,
     /// Bytes of packs that arrived.
     done: AtomicU64,
 }
 
 /// What is known of the disk.
+#[derive(Debug, Clone)]
 struct Plan {
     index: Index,
     tables: Vec<Vec<Entry>>,
     chunks: Vec<Numbered>,
 }
 
-impl Job<'_> {
+/// What is left to do.
+enum Prepared {
+    /// Nothing: the disk was here.
+    Here(Box<BoxRef>, Outcome),
+    /// These chunks are to be fetched.
+    Missing { plan: Plan, partial: Partial, target: Arc<Target>, missing: Vec<Numbered> },
+}
+
+impl Job {
+    async fn new(
+        store: &Store,
+        address: &Address,
+        existing: Existing,
+        options: &Options,
+        events: &Events,
+        cancel: &CancellationToken,
+    ) -> Result<(Self, FileDigest)> {
+        let (remote, shipped, config, manifest) =
+            describe(address, options, events, cancel).await?;
+        let (reused, done) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (store, events, cancel) = (store.clone(), events.clone(), cancel.clone());
+        let in_use = false;
+        let job =
+            Job { store, config, shipped, existing, remote, events, cancel, in_use, reused, done };
+        Ok((job, manifest))
+    }
+
     async fn run(&self, described: &Described) -> Result<(BoxRef, Outcome)> {
-        if let Some(image) = self.is_here()? {
-            return Ok((image, Outcome::Same));
+        match self.prepare(described).await? {
+            Prepared::Here(image, outcome) => Ok((*image, outcome)),
+            Prepared::Missing { plan, partial, target, missing } => {
+                self.fetch(missing, &target).await?;
+                self.finish(plan, partial, target, described).await
+            }
         }
-        // Before the work, not after it.
-        self.may_add()?;
-        self.store.may_add(
-            &self.config.name,
-            &self.config.version,
-            self.config.spec1,
-            self.existing,
-        )?;
-        if let Some(added) = self.add_present().await? {
-            return Ok(added);
+    }
+
+    async fn prepare(&self, described: &Described) -> Result<Prepared> {
+        if let Some(image) = self.is_here()? {
+            return Ok(Prepared::Here(Box::new(image), Outcome::Same));
+        }
+        if !self.in_use {
+            // Before the work, not after it.
+            self.may_add()?;
+            self.store.may_add(
+                &self.config.name,
+                &self.config.version,
+                self.config.spec1,
+                self.existing,
+            )?;
+        }
+        if let Some((image, outcome)) = self.add_present().await? {
+            return Ok(Prepared::Here(Box::new(image), outcome));
         }
         let what = "read the index of the disk";
         let index = Index::parse(&self.remote.blob(what, &self.shipped.index, MAX_INDEX).await?)?;
@@ -131,12 +176,13 @@ impl Job<'_> {
         let Some(partial) = self.begin().await? else {
             // Of the same name, or of another one.
             if let Some(image) = self.is_here()? {
-                return Ok((image, Outcome::Same));
+                return Ok(Prepared::Here(Box::new(image), Outcome::Same));
             }
             let gone = || Error::failed("the disk of the box was removed from the store meanwhile");
             return self
                 .add_present()
                 .await?
+                .map(|(image, outcome)| Prepared::Here(Box::new(image), outcome))
                 .ok_or_else(|| gone().hint("Run the same command again."));
         };
         let local = self.local(described).await?;
@@ -147,8 +193,7 @@ impl Job<'_> {
         let begun = !partial.is_empty()?;
         let target = Arc::new(Target::new(partial.file()?, &plan.index.weave)?);
         let missing = self.copy(&plan, begun, local, &target).await?;
-        self.fetch(missing, &target).await?;
-        self.finish(plan, partial, target, described).await
+        Ok(Prepared::Missing { plan, partial, target, missing })
     }
 
     /// The same box, if it is in the store under its name.
@@ -177,9 +222,12 @@ impl Job<'_> {
     /// Adds the box if its disk is here, without a name or under another one.
     async fn add_present(&self) -> Result<Option<(BoxRef, Outcome)>> {
         let (store, config, disk) = (self.store.clone(), self.config.clone(), self.shipped.disk);
-        let existing = self.existing;
-        let added =
-            blocking("adding the box", move || store.add_present(&config, disk, existing)).await?;
+        let (existing, in_use) = (self.existing, self.in_use);
+        let add = move || match in_use {
+            true => store.add_present_in_use(&config, disk, existing),
+            false => store.add_present(&config, disk, existing),
+        };
+        let added = blocking("adding the box", add).await?;
         Ok(added.map(|added| (added.image, added.outcome)))
     }
 
@@ -301,9 +349,26 @@ impl Job<'_> {
     ) -> Result<Vec<Numbered>> {
         let (chunks, target) = (plan.chunks.clone(), target.clone());
         let all: u64 = chunks.iter().map(|chunk| chunk.entry.blocks).sum();
+        let (in_use, weave) = (self.in_use, plan.index.weave.clone());
         let left = blocking("copying what is here", move || {
+            if begun {
+                target.clear_zeros(&weave);
+            }
             let missing = if begun { target.missing(&chunks)? } else { chunks };
-            local.copy(&missing, &target)
+            let left = local.copy(&missing, &target)?;
+            if !in_use {
+                return Ok(left);
+            }
+            // Read before the whole is hashed: a copy counts only if it is right.
+            let gone: std::collections::BTreeSet<(usize, u64)> =
+                left.iter().map(|chunk| (chunk.pack, chunk.at)).collect();
+            let copied: Vec<Numbered> = missing
+                .into_iter()
+                .filter(|chunk| !gone.contains(&(chunk.pack, chunk.at)))
+                .collect();
+            let mut left = [left, target.missing(&copied)?].concat();
+            left.sort_by_key(|chunk| (chunk.pack, chunk.at));
+            Ok(left)
         })
         .await?;
         let missing: u64 = left.iter().map(|chunk| chunk.entry.blocks).sum();
@@ -333,11 +398,26 @@ impl Job<'_> {
     }
 
     async fn fetch_one(&self, request: Request, target: &Arc<Target>) -> Result<()> {
-        let Some(pack) = self.shipped.packs.get(request.pack) else {
-            return Err(Error::undetermined(
-                "the index of the disk names a pack that is not there",
-            ));
-        };
+        let pack = self.pack(request.pack)?;
+        match self.fetch_verified(request, target).await?.into_iter().next() {
+            Some((_, e)) => Err(self.wrong(pack, e)),
+            None => Ok(()),
+        }
+    }
+
+    fn pack(&self, number: usize) -> Result<&Blob> {
+        self.shipped.packs.get(number).ok_or_else(|| {
+            Error::undetermined("the index of the disk names a pack that is not there")
+        })
+    }
+
+    /// Fetches chunks and puts those in that have the right bytes; the others, each with what is wrong about it.
+    async fn fetch_verified(
+        &self,
+        request: Request,
+        target: &Arc<Target>,
+    ) -> Result<Vec<(Wanted, Error)>> {
+        let pack = self.pack(request.pack)?;
         let what = "fetch a part of the disk";
         let (start, length) = (request.range.start, request.range.end - request.range.start);
         let bytes = self.remote.part(what, pack, request.range).await?;
@@ -357,18 +437,23 @@ impl Job<'_> {
             Ok(wrong)
         })
         .await?;
+        let mut still_wrong = vec![];
         // What was damaged on the way comes right the second time.
         for wanted in wrong {
             let chunk = wanted.chunk;
             let range = chunk.at..chunk.at + chunk.entry.packed;
-            let bytes = unpack(&chunk.entry, &self.remote.part(what, pack, range).await?);
-            let bytes = bytes.map_err(|e| self.wrong(pack, e))?;
-            let to = target.clone();
-            blocking("writing a part of the disk", move || put(&to, &wanted, &bytes)).await?;
+            match unpack(&chunk.entry, &self.remote.part(what, pack, range).await?) {
+                Ok(bytes) => {
+                    let to = target.clone();
+                    blocking("writing a part of the disk", move || put(&to, &wanted, &bytes))
+                        .await?;
+                }
+                Err(e) => still_wrong.push((wanted, e)),
+            }
         }
         self.done.fetch_add(length, Ordering::Relaxed);
         crash::point("pull.part-written");
-        Ok(())
+        Ok(still_wrong)
     }
 
     fn wrong(&self, pack: &Blob, e: Error) -> Error {
@@ -413,14 +498,17 @@ impl Job<'_> {
             .hint("Push the box again; nothing of it was put into the store."));
         }
         let (store, config, existing) = (self.store.clone(), self.config.clone(), self.existing);
-        let added =
-            blocking("adding the box", move || store.add_finished(&config, finished, existing))
-                .await?;
+        let in_use = self.in_use;
+        let add = move || match in_use {
+            true => store.add_in_use(&config, finished, existing),
+            false => store.add_finished(&config, finished, existing),
+        };
+        let added = blocking("adding the box", add).await?;
         let packs =
             self.shipped.packs.iter().map(|pack| Packed { digest: pack.digest, size: pack.size });
         described.keep(
             &Whole { index: plan.index, tables: plan.tables, packs: packs.collect() },
-            self.events,
+            &self.events,
         );
         Ok((added.image, added.outcome))
     }

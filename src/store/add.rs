@@ -48,6 +48,17 @@ pub enum Outcome {
     SameContent,
     /// The name meant another box before.
     Replaced,
+    /// The name means another box, and goes on to: machines run on this one.
+    Unnamed,
+}
+
+/// Who has a box before it is in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// Nobody.
+    None,
+    /// Machines, whose disks lie on it.
+    Machines,
 }
 
 impl Store {
@@ -90,7 +101,23 @@ impl Store {
         existing: Existing,
     ) -> Result<Added> {
         let (disk, blob) = disk.described(layout::DISK);
-        self.add_described(config, Some(disk), blob, existing)
+        self.add_described(config, Some(disk), blob, existing, Use::None)
+    }
+
+    /// As [`Store::add_finished`], for a box that machines run on already: it is in the store afterwards also where its name
+    /// came to mean another box meanwhile, and then without a name (outcome [`Outcome::SameContent`] or
+    /// [`Outcome::Unnamed`]).
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn add_in_use(
+        &self,
+        config: &BoxConfig,
+        disk: Finished,
+        existing: Existing,
+    ) -> Result<Added> {
+        let (disk, blob) = disk.described(layout::DISK);
+        self.add_described(config, Some(disk), blob, existing, Use::Machines)
     }
 
     /// As [`Store::add`], with a disk whose blob is in the store already: that of another box, or one that a killed command
@@ -104,11 +131,34 @@ impl Store {
         disk: FileDigest,
         existing: Existing,
     ) -> Result<Option<Added>> {
+        self.add_present_for(config, disk, existing, Use::None)
+    }
+
+    /// As [`Store::add_present`] and [`Store::add_in_use`].
+    ///
+    /// # Errors
+    /// The store cannot be written; the disk is damaged.
+    pub fn add_present_in_use(
+        &self,
+        config: &BoxConfig,
+        disk: FileDigest,
+        existing: Existing,
+    ) -> Result<Option<Added>> {
+        self.add_present_for(config, disk, existing, Use::Machines)
+    }
+
+    fn add_present_for(
+        &self,
+        config: &BoxConfig,
+        disk: FileDigest,
+        existing: Existing,
+        used: Use,
+    ) -> Result<Option<Added>> {
         let path = blobs::path(&self.root, disk);
         let Ok(meta) = std::fs::metadata(&path) else { return Ok(None) };
         let blob = Descriptor::new(layout::DISK, disk, meta.len());
         blobs::verify(&self.root, &blob)?;
-        self.add_described(config, None, blob, existing).map(Some)
+        self.add_described(config, None, blob, existing, used).map(Some)
     }
 
     /// `disk`: none if its blob is there.
@@ -118,6 +168,7 @@ impl Store {
         disk: Option<Staged>,
         disk_blob: Descriptor,
         existing: Existing,
+        used: Use,
     ) -> Result<Added> {
         let (config_file, config_blob) =
             self.stage_bytes(&config.encode()?)?.seal(layout::CONFIG)?;
@@ -132,15 +183,23 @@ impl Store {
         if let Some(entry) = index.get(&reference) {
             let old = self.load(entry.clone())?;
             if old.manifest_digest() == manifest_blob.digest {
+                discard(disk);
                 return Ok(Added { image: old, outcome: Outcome::Same });
             }
-            if old.config.box1 == config.box1 && old.config.spec1 == config.spec1 {
-                return Ok(Added { image: old, outcome: Outcome::SameContent });
-            }
-            if !existing.allows(&config.version) {
-                return Err(taken(&old, "another content"));
-            }
-            outcome = Outcome::Replaced;
+            let same = old.config.box1 == config.box1 && old.config.spec1 == config.spec1;
+            outcome = match (same, existing.allows(&config.version), used) {
+                (true, _, Use::None) => {
+                    discard(disk);
+                    return Ok(Added { image: old, outcome: Outcome::SameContent });
+                }
+                (false, false, Use::None) => {
+                    discard(disk);
+                    return Err(taken(&old, "another content"));
+                }
+                (true, _, Use::Machines) => Outcome::SameContent,
+                (false, false, Use::Machines) => Outcome::Unnamed,
+                (false, true, _) => Outcome::Replaced,
+            };
         }
         let files = [(config_file, &config_blob), (manifest_file, &manifest_blob)];
         let disk = disk.map(|disk| (disk, &disk_blob));
@@ -151,9 +210,18 @@ impl Store {
         for (file, blob) in disk.into_iter().chain(files) {
             file.publish(&self.root, blob)?;
         }
-        index.put(&reference, manifest_blob.clone());
-        index.write(&self.root)?;
+        if !matches!(outcome, Outcome::SameContent | Outcome::Unnamed) {
+            index.put(&reference, manifest_blob.clone());
+            index.write(&self.root)?;
+        }
         Ok(Added { image: self.load(manifest_blob)?, outcome })
+    }
+}
+
+/// A disk that is not wanted; one that arrived piece by piece would stay.
+fn discard(disk: Option<Staged>) {
+    if let Some(disk) = disk {
+        let _ = fs_err::remove_file(disk.path());
     }
 }
 

@@ -74,6 +74,8 @@ impl Staged {
     pub(super) fn publish(self, root: &Path, blob: &Descriptor) -> Result<()> {
         let path = path(root, blob.digest);
         if path.try_exists()? {
+            // One that stays when it is dropped is of no use any more.
+            let _ = fs::remove_file(self.path());
             return Ok(());
         }
         self.file.persist(&path).map_err(|e| {

@@ -170,6 +170,23 @@ impl Store {
         Ok(blobs::path(&self.root, blob).try_exists()?)
     }
 
+    /// The digest that the manifest of this box has here, in whatever order its parts come.
+    ///
+    /// # Errors
+    /// It cannot be written as JSON.
+    pub fn manifest_of(config: &BoxConfig, disk: FileDigest, size: u64) -> Result<FileDigest> {
+        let bytes = config.encode()?;
+        let config = Descriptor::new(layout::CONFIG, FileDigest::of(&bytes), bytes.len() as u64);
+        let manifest = Manifest::new(config, Descriptor::new(layout::DISK, disk, size));
+        Ok(FileDigest::of(&layout::encode(&manifest)?))
+    }
+
+    /// Where the file of a disk with this digest is, or will be.
+    #[must_use]
+    pub fn disk_at(&self, disk: FileDigest) -> PathBuf {
+        blobs::path(&self.root, disk)
+    }
+
     /// Reads the disk's blob and compares its digest with the one that the manifest names.
     ///
     /// # Errors

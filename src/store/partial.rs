@@ -102,6 +102,14 @@ impl Partial {
         Ok(self.file.try_clone()?)
     }
 
+    /// The same one once more, for when [`Partial::finish`] fails.
+    ///
+    /// # Errors
+    /// There are too many open files.
+    pub fn twin(&self) -> Result<Partial> {
+        Ok(Partial { file: self.file.try_clone()?, path: self.path.clone() })
+    }
+
     /// Removes it.
     ///
     /// # Errors
@@ -110,13 +118,15 @@ impl Partial {
         Ok(fs::remove_file(&self.path)?)
     }
 
-    /// Hashes it and makes it durable: nothing may write into it any more.
+    /// Hashes it and makes it durable: nothing may write into it any more. It stays where that fails, or what follows.
     ///
     /// # Errors
     /// It cannot be read, or the disk does not take it.
     pub fn finish(self) -> Result<Finished> {
         layout::sync_dir(self.path.parent().unwrap_or(&self.path))?;
-        let path = tempfile::TempPath::try_from_path(&self.path)?;
+        let mut path = tempfile::TempPath::try_from_path(&self.path)?;
+        // What cannot be finished now, on a full disk, is what the next attempt goes on with.
+        path.disable_cleanup(true);
         Staged::of(tempfile::NamedTempFile::from_parts(self.file, path)).finish()
     }
 }

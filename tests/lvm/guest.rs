@@ -91,6 +91,7 @@ impl Guest {
             path: path.to_path_buf(),
             format: DiskFormat::Raw,
             read_only: !writable,
+            below: None,
             serial: format!("disk{number}"),
         });
         let config = Config {

@@ -6,6 +6,7 @@
 )]
 
 mod access;
+mod arriving;
 mod attached;
 mod boxes;
 mod faults;

@@ -1,6 +1,8 @@
-//! What a registry says of a disk: its index, the table of a pack, a chunk.
+//! What a registry says of a disk: its index, the table of a pack, a chunk, what a boot reads of it; and what a client says
+//! that reads it while it arrives.
 
 use super::checks;
+use crate::chunks::boot;
 use crate::chunks::index::{Entry, Index, PackHead, encode_table, parse_table};
 use crate::chunks::pack::unpack;
 use crate::chunks::plan::{numbered, requests};
@@ -21,6 +23,8 @@ pub fn chunks(data: &[u8]) {
             // No bytes have this digest.
             checks::error(&unpack(&entry, packed).expect_err("wrong bytes"));
         }
+        [4, record @ ..] => read_record(record),
+        [5, said @ ..] => crate::nbd::exercise(said),
         [3, blob @ ..] => {
             if let Err(e) = Index::parse(blob) {
                 checks::error(&e);
@@ -28,6 +32,23 @@ pub fn chunks(data: &[u8]) {
         }
         _ => {}
     }
+}
+
+/// A record begins with what it is and whose; the rest is what is fuzzed.
+fn read_record(bytes: &[u8]) {
+    let disk = FileDigest::of(b"disk");
+    let mut record = boot::encode(disk, &[]);
+    // It says that there are none.
+    record.pop();
+    record.extend_from_slice(bytes);
+    let ranges = match boot::parse(&record, disk) {
+        Ok(ranges) => ranges,
+        Err(e) => return checks::error(&e),
+    };
+    let block = BLOCK as u64;
+    assert!(ranges.iter().all(|r| r.start < r.end && r.start % block == 0 && r.end % block == 0));
+    let again = boot::parse(&boot::encode(disk, &ranges), disk).expect("what was read is written");
+    assert!(again.iter().map(|r| r.end - r.start).sum::<u64>() <= 4 << 30);
 }
 
 fn read_index(bytes: &[u8]) {

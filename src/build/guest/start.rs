@@ -86,6 +86,7 @@ fn config(
             path: overlay.to_owned(),
             format: DiskFormat::Qcow2,
             read_only: false,
+            below: None,
             serial: "devbox-disk".to_owned(),
         }],
         data: vec![],

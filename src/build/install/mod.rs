@@ -228,6 +228,7 @@ impl Installation<'_> {
                 path: self.disk.to_owned(),
                 format: DiskFormat::Qcow2,
                 read_only: false,
+                below: None,
                 serial: "devbox-disk".to_owned(),
             }],
             data: vec![],

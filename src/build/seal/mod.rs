@@ -123,6 +123,7 @@ impl Seal<'_> {
             path: path.to_owned(),
             format,
             read_only,
+            below: None,
             serial: serial.to_owned(),
         };
         let append = append(&self.bootable.cmdline, self.arch.console());
