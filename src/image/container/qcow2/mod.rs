@@ -411,8 +411,30 @@ impl Qcow2 {
         if range.start >= backing.size() {
             return Ok(None);
         }
-        let found = backing.next_data(range.start)?;
+        let found = match &self.lower {
+            Some(lower) => lower.data_in(range.clone())?,
+            None => backing.next_data(range.start)?,
+        };
         Ok(found.filter(|f| f.start < range.end).map(|f| f.start..f.end.min(range.end)))
+    }
+
+    /// The first data in `range`, as far as the disk goes. Nothing behind it is looked at: a layer asks the one below about
+    /// each of its holes, and those of a free disk are many.
+    fn data_in(&self, range: Range<u64>) -> Result<Option<Range<u64>>> {
+        let (mut at, limit) = (range.start, range.end.min(self.size()));
+        while at < limit {
+            let (place, end) = self.run(at, limit)?;
+            if place.is_data() {
+                return Ok(Some(at..self.data_end(at)?));
+            }
+            if place == Place::Unallocated
+                && let Some(found) = self.backing_data(at..end)?
+            {
+                return Ok(Some(found));
+            }
+            at = end;
+        }
+        Ok(None)
     }
 
     /// Where the data that begins at `start` ends, at most [`LOOK_AHEAD`] later and as far as one
@@ -458,19 +480,6 @@ impl ReadAt for Qcow2 {
     }
 
     fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>> {
-        let mut at = offset;
-        while at < self.size() {
-            let (place, end) = self.run(at, self.size())?;
-            if place.is_data() {
-                return Ok(Some(at..self.data_end(at)?));
-            }
-            if place == Place::Unallocated
-                && let Some(found) = self.backing_data(at..end)?
-            {
-                return Ok(Some(found));
-            }
-            at = end;
-        }
-        Ok(None)
+        self.data_in(offset..self.size())
     }
 }
