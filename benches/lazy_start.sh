@@ -75,14 +75,14 @@ mkdir -p "$work/local"
 cp -a --reflink=auto "$store" "$work/local/store"
 
 received() { ip netns exec "$near" cat "/sys/class/net/ln$$/statistics/rx_bytes"; }
-# login NAME VERB...: appends "seconds bytes" to $work/NAME
+# login NAME HOME VERB...: appends "seconds bytes" to $work/NAME.figures
 login() {
     local name=$1 home=$2 before start
     shift 2
     before=$(received) start=${EPOCHREALTIME/[.,]/}
     in_home "$home" "$@" > "$work/$name.out" 2>&1 || { cat "$work/$name.out" >&2; exit 1; }
     awk -v us=$((${EPOCHREALTIME/[.,]/} - start)) -v bytes=$(($(received) - before)) \
-        'BEGIN { printf "%.1f %d\n", us / 1e6, bytes }' | tee -a "$work/$name" | sed "s/^/   $name: /"
+        'BEGIN { printf "%.1f %d\n", us / 1e6, bytes }' | tee -a "$work/$name.figures" | sed "s/^/   $name: /"
 }
 
 for ((run = 0; run < runs; run++)); do
@@ -100,7 +100,7 @@ for ((run = 0; run < runs; run++)); do
     in_home "$work/lazy" destroy -f > /dev/null 2>&1
 done
 
-median() { sort -n -k"$2,$2" "$work/$1" | awk -v f="$2" '{ v[NR] = $f } END { print v[int((NR + 1) / 2)] }'; }
+median() { sort -n -k"$2,$2" "$work/$1.figures" | awk -v f="$2" '{ v[NR] = $f } END { print v[int((NR + 1) / 2)] }'; }
 all=$(du -sb "$work/registry" | cut -f1)
 awk -v here="$(median local 1)" -v lazy="$(median lazy 1)" -v moved="$(median lazy 2)" -v all="$all" -v mbit="$mbit" 'BEGIN {
     printf "the box is here:            login after %6.1f s\n", here

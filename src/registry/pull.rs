@@ -125,6 +125,7 @@ enum Prepared {
 }
 
 impl Job {
+    /// All that decides whether a box may be taken belongs here: it is the way of those, too, that arrive while machines run.
     async fn new(
         store: &Store,
         address: &Address,
@@ -244,6 +245,8 @@ impl Job {
             .hint("Push the box again."));
         }
         let needed = self.needed(index);
+        // What an earlier attempt left takes its place already.
+        let begun = self.store.partial_bytes(index.digest);
         // A cluster of a qcow2 can be zeros but for one block. A file that is nearly all zeros is none, and would be hashed
         // for hours.
         let most = needed.saturating_mul(LEAST_OF_CLUSTER).saturating_add(SPARE);
@@ -253,11 +256,12 @@ impl Job {
         }
         // Holes take nothing.
         let free = free_bytes(self.store.root())?;
-        if needed.saturating_add(SPARE) <= free {
+        let missing = needed.saturating_sub(begun);
+        if missing.saturating_add(SPARE) <= free {
             return Ok(());
         }
         Err(Error::failed(format!("not enough free space in `{}` for the box", self.store.root().display()))
-            .cause(format!("{needed} bytes are needed and {free} are free"))
+            .cause(format!("{missing} bytes are needed and {free} are free"))
             .hint("Free some space there, or remove boxes with `devbox box remove` and `devbox box prune`."))
     }
 

@@ -60,6 +60,13 @@ impl Store {
         }
     }
 
+    /// Bytes that the beginnings of the disk with this digest take.
+    #[must_use]
+    pub fn partial_bytes(&self, digest: FileDigest) -> u64 {
+        let path = self.root.join("partial").join(digest.hex());
+        std::fs::metadata(path).map_or(0, |meta| crate::os::stored_bytes(&meta))
+    }
+
     /// Those beginnings that nobody works on, with the bytes that they take; removed unless `dry_run`.
     pub(super) fn partials(&self, dry_run: bool) -> Result<Vec<(PathBuf, u64)>> {
         let mut found = vec![];

@@ -349,3 +349,40 @@ async fn what_no_client_says_ends_its_connection_and_nothing_else() {
     assert!(server.read().expect("read") == pushed.bytes, "other bytes");
     drop(idle);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_guest_was_refused_comes_when_the_connection_is_back() {
+    let Some(registry) = Registry::start("what a guest was refused comes") else { return };
+    let pushed = pushed(&registry).await;
+    let proxy = Proxy::start(registry.port).await;
+    let home = Home::new();
+    let address = format!("{}:1.0.0", proxy.repository("team/web"));
+    let mut server = Server::new(home.path(), &address, pushed.disk);
+    server.start();
+    proxy.set(|asked| match asked.path.contains("/blobs/") {
+        true => Fault::Cut(0),
+        false => Fault::None,
+    });
+    let e = server.read().expect_err("nothing comes");
+    assert!(e.contains("Input/output error"), "{e}");
+    let until = |waits: bool| {
+        let begun = Instant::now();
+        loop {
+            let progress = server.progress().expect("it runs on");
+            if progress.waits == waits {
+                return progress;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{progress:?}\n{}", server.log());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    let progress = until(true);
+    assert!(progress.trouble.is_some() && !progress.hopeless, "{progress:?}");
+    proxy.set(|_| Fault::None);
+    // A guest that stands still asks for nothing.
+    let progress = until(false);
+    assert_eq!(progress.trouble, None);
+    assert!(server.read().expect("read") == pushed.bytes, "other bytes");
+    server.wait_whole();
+    home.is_clean();
+}
