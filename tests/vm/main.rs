@@ -2,6 +2,7 @@
 //!
 //! Run with `./test vm`; slow without KVM.
 
+mod arriving;
 mod beside;
 mod cloning;
 #[path = "../support/containers.rs"]

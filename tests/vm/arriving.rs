@@ -1,0 +1,110 @@
+//! A machine starts before its box is here, whatever is killed meanwhile.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::people::{exits, run};
+use crate::workbench::{Project, TINY_MACHINE, sha256, tiny_spec};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A folder with the tiny box, as a registry would have it.
+fn shelf() -> String {
+    let project = Project::on_the_tiny_box("arriving-shelf");
+    let shelf = format!("dir:{}", project.dir().join("shelf").display());
+    run(&mut project.devbox(&["box", "push", "tiny:1.0.0", &shelf]));
+    format!("{shelf}:1.0.0")
+}
+
+fn project(name: &str) -> Project {
+    let project = Project::new(name, &format!("{}{TINY_MACHINE}", tiny_spec("tiny", ""))).alone();
+    let _ = std::fs::remove_dir_all(project.devbox_home());
+    project
+}
+
+/// Servers of boxes that arrive in this project's store, by their process ids.
+fn servers(project: &Project) -> Vec<i32> {
+    let home = project.devbox_home().to_string_lossy().into_owned();
+    let of = |pid: i32| {
+        let read = |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        let (line, env) = (read("cmdline"), read("environ"));
+        String::from_utf8_lossy(&line).contains("\0box-server\0")
+            && String::from_utf8_lossy(&env).contains(&home)
+    };
+    let all = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| of(*pid)).collect()
+}
+
+fn wait_for(what: &str, mut there: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !there() {
+        assert!(begun.elapsed() < PATIENCE, "{what} does not come");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Every blob has the digest of its name.
+fn insist_on_blobs(project: &Project) -> usize {
+    let folder = project.devbox_home().join("store/blobs/sha256");
+    let blobs: Vec<PathBuf> =
+        std::fs::read_dir(folder).expect("the store").flatten().map(|e| e.path()).collect();
+    for blob in &blobs {
+        assert_eq!(blob.file_name().and_then(|n| n.to_str()), Some(&*sha256(blob)), "a wrong blob");
+    }
+    blobs.len()
+}
+
+#[test]
+fn a_machine_starts_before_its_box_is_here_and_has_it_then() {
+    let (shelf, project) = (shelf(), project("arriving"));
+    let said = exits(&mut project.devbox(&["up", "--from", &shelf]), 0);
+    assert!(said.err.contains("arrives from"), "{}", said.err);
+    run(&mut project.devbox(&["ssh", "-c", "sudo dd if=/dev/vda of=/dev/null bs=1M"]));
+    wait_for("the box", || exits_well(&project, &["box", "show", "tiny:1.0.0", "--verify"]));
+    wait_for("the end of the server", || servers(&project).is_empty());
+    assert_eq!(insist_on_blobs(&project), 3);
+    let status = project.status();
+    assert_eq!((status["state"].as_str(), status["arriving"].is_null()), (Some("running"), true));
+    // From the file, and as any other machine from then on.
+    run(&mut project.devbox(&["ssh", "-c", "sudo dd if=/dev/vda of=/dev/null bs=1M"]));
+    run(&mut project.devbox(&["reload"]));
+    run(&mut project.devbox(&["ssh", "-c", "true"]));
+    project.clear();
+}
+
+fn exits_well(project: &Project, args: &[&str]) -> bool {
+    let mut command = project.devbox(args);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+#[test]
+fn a_server_that_is_killed_while_a_guest_boots_is_started_again() {
+    let (shelf, project) = (shelf(), project("arriving-killed"));
+    let mut up = project
+        .devbox(&["up", "--from", &shelf])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("devbox runs");
+    for _ in 0..3 {
+        wait_for("a server", || !servers(&project).is_empty() || !runs(&mut up));
+        std::thread::sleep(Duration::from_millis(700));
+        for pid in servers(&project) {
+            let pid = rustix::process::Pid::from_raw(pid).expect("a process");
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+    assert!(up.wait().expect("ends").success());
+    run(&mut project.devbox(&["ssh", "-c", "true"]));
+    wait_for("the box", || exits_well(&project, &["box", "show", "tiny:1.0.0", "--verify"]));
+    insist_on_blobs(&project);
+    project.clear();
+}
+
+/// Whether it runs still.
+fn runs(up: &mut std::process::Child) -> bool {
+    up.try_wait().expect("asked").is_none()
+}
