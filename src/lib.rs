@@ -23,10 +23,11 @@
 //! | [`store`] | boxes on disk, as an OCI image layout |
 //! | [`chunks`] | a box's disk in pieces, so that a new version moves what changed |
 //! | [`registry`] | boxes go to registries, folders and web servers, and come from there |
+//! | [`import`] | what others made becomes a box |
 //! | [`os`] | what differs between Linux, macOS and Windows |
 //! | [`host`], [`exec`], [`digest`], [`event`], [`error`], [`ui`], [`crash`], `blocking` | leaves |
 //!
-//! Who may call whom: `cli` -> `project` -> `helper`, `build`, `machine`, `live`, `parity`, `attest` -> `registry` -> `store`,
+//! Who may call whom: `cli` -> `project`, `import` -> `helper`, `build`, `machine`, `live`, `parity` -> `registry` -> `attest`, `store`,
 //! `chunks` -> `lock`, `spec`, `source`, `guest`, `image` -> leaves. `machine` knows no spec, store or build. `image` and `parity` start no
 //! program and no machine. Only [`ui`] prints, only `main` exits, only [`exec`], [`os`], [`live`] and
 //! `machine::process` start programs.
@@ -65,6 +66,9 @@ pub mod host;
 // Its decompressors compile C.
 #[cfg(feature = "images")]
 pub mod image;
+// Gets disks from registries and gives them to `build`.
+#[cfg(feature = "images")]
+pub mod import;
 // Gives what it sees to `parity`.
 #[cfg(feature = "images")]
 pub mod live;

@@ -41,6 +41,24 @@ pub mod reached {
     pub mod pcap;
 }
 
+/// JSON in which no member is there twice, without the keys and signatures.
+#[path = "."]
+pub mod attest {
+    #[path = "../../src/attest/json.rs"]
+    pub mod json;
+}
+
+/// Vagrant's catalogs, in and out, without what is fetched for them.
+#[path = "."]
+pub mod import {
+    #[path = "../../src/import/catalog.rs"]
+    pub mod catalog;
+    #[path = "../../src/import/offer.rs"]
+    pub mod offer;
+    #[path = "../../src/import/version.rs"]
+    pub mod version;
+}
+
 pub mod input;
 pub mod mutate;
 pub mod sparse;

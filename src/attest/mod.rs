@@ -4,7 +4,8 @@
 //! envelope's PAE is an SSHSIG, as `ssh-keygen -Y sign` makes it ([`sshsig`], [`sign`], [`agent`]), so that
 //! `ssh-keygen -Y verify` can check it without devbox. [`trust`] reads OpenSSH's list of allowed signers,
 //! and [`verify`] says whether an attestation holds, offline and before any image is parsed. [`expiry`]
-//! reads how long it is to hold; [`json`] refuses what two readers could understand differently.
+//! reads how long it is to hold; [`json`] refuses what two readers could understand differently. [`placed`] is another statement,
+//! in the same envelope: that a manifest is a box of this name and version at a place.
 //!
 //! Nothing here reads a clock, a file or the environment: who calls gives bytes and the time. Only
 //! [`agent`] talks to somebody.
@@ -13,6 +14,7 @@ pub mod agent;
 pub mod envelope;
 pub mod expiry;
 pub mod json;
+pub mod placed;
 pub mod sign;
 pub mod sshsig;
 pub mod statement;

@@ -78,19 +78,24 @@ impl Signer {
     /// # Errors
     /// Kind `Trust`: the agent does not sign, or what it gives does not verify.
     pub fn sign(&self, statement: &Statement) -> Result<Envelope> {
-        let mut envelope = Envelope {
-            payload_type: PAYLOAD_TYPE.to_owned(),
-            payload: statement.to_json(),
-            signatures: vec![],
-        };
+        self.sign_for(sshsig::NAMESPACE, statement.to_json())
+    }
+
+    /// Signs the JSON of a statement for the purpose `namespace`.
+    ///
+    /// # Errors
+    /// As [`Signer::sign`].
+    pub fn sign_for(&self, namespace: &str, payload: Vec<u8>) -> Result<Envelope> {
+        let mut envelope =
+            Envelope { payload_type: PAYLOAD_TYPE.to_owned(), payload, signatures: vec![] };
         let message = envelope.pae();
         let signature = match &self.hand {
-            Hand::Key(key) => sshsig::sign(key, &message)?,
+            Hand::Key(key) => sshsig::sign(key, namespace, &message)?,
             Hand::Agent(socket) => {
-                agent::sign(socket, &self.public, &sshsig::signed_data(&message)?)?
+                agent::sign(socket, &self.public, &sshsig::signed_data(namespace, &message)?)?
             }
         };
-        let sig = sshsig::assemble(&self.public, signature, &message)?;
+        let sig = sshsig::assemble(&self.public, namespace, signature, &message)?;
         envelope.signatures.push(Signed { keyid: self.keyid(), sig });
         Ok(envelope)
     }

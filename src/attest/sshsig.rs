@@ -10,8 +10,10 @@ use ssh_key::{Algorithm, HashAlg, LineEnding, PrivateKey, PublicKey, Signature, 
 use super::refused;
 use crate::error::{Error, Result};
 
-/// What the signature is for; `namespaces="…"` of a list of trusted keys and `ssh-keygen -n` name it.
+/// What the signature of an attestation is for; `namespaces="…"` of a list of trusted keys and `ssh-keygen -n` name it.
 pub const NAMESPACE: &str = "devbox-attestation";
+/// What the signature of a box is for.
+pub const BOX: &str = "devbox-box";
 /// What `ssh-keygen -Y sign` takes.
 const HASH: HashAlg = HashAlg::Sha512;
 /// Characters of a line of armour.
@@ -19,12 +21,12 @@ const WIDTH: usize = 70;
 const BEGIN: &str = "-----BEGIN SSH SIGNATURE-----\n";
 const END: &str = "\n-----END SSH SIGNATURE-----\n";
 
-/// Signs `message` with a private key at hand.
+/// Signs `message` with a private key at hand, for the purpose `namespace`.
 ///
 /// # Errors
 /// Kind `Trust`: the key is encrypted.
-pub fn sign(key: &PrivateKey, message: &[u8]) -> Result<Signature> {
-    let whole = key.sign(NAMESPACE, HASH, message).map_err(cannot_sign)?;
+pub fn sign(key: &PrivateKey, namespace: &str, message: &[u8]) -> Result<Signature> {
+    let whole = key.sign(namespace, HASH, message).map_err(cannot_sign)?;
     Ok(whole.signature().clone())
 }
 
@@ -32,29 +34,41 @@ pub fn sign(key: &PrivateKey, message: &[u8]) -> Result<Signature> {
 ///
 /// # Errors
 /// Never, but the crate has one.
-pub fn signed_data(message: &[u8]) -> Result<Vec<u8>> {
-    SshSig::signed_data(NAMESPACE, HASH, message).map_err(cannot_sign)
+pub fn signed_data(namespace: &str, message: &[u8]) -> Result<Vec<u8>> {
+    SshSig::signed_data(namespace, HASH, message).map_err(cannot_sign)
 }
 
 /// The bytes of a signature that `key` made over [`signed_data`].
 ///
 /// # Errors
 /// Kind `Trust`: it is none of `key` over `message`.
-pub fn assemble(key: &PublicKey, signature: Signature, message: &[u8]) -> Result<Vec<u8>> {
-    let whole = SshSig::new(key.key_data().clone(), NAMESPACE, HASH, signature);
+pub fn assemble(
+    key: &PublicKey,
+    namespace: &str,
+    signature: Signature,
+    message: &[u8],
+) -> Result<Vec<u8>> {
+    let whole = SshSig::new(key.key_data().clone(), namespace, HASH, signature);
     let bytes = whole.ok().and_then(|whole| bytes_of(&whole));
     // What cannot be verified is not handed out, whoever signed.
     bytes
-        .filter(|bytes| holds(key, bytes, message))
+        .filter(|bytes| holds(key, namespace, bytes, message))
         .ok_or_else(|| cannot_sign("it does not verify"))
 }
 
 /// Whether `bytes` are a signature of `message` by `key` in the namespace.
 #[must_use]
-pub fn holds(key: &PublicKey, bytes: &[u8], message: &[u8]) -> bool {
+pub fn holds(key: &PublicKey, namespace: &str, bytes: &[u8], message: &[u8]) -> bool {
     parse(bytes).is_some_and(|whole| {
-        key.algorithm() == Algorithm::Ed25519 && key.verify(NAMESPACE, message, &whole).is_ok()
+        key.algorithm() == Algorithm::Ed25519 && key.verify(namespace, message, &whole).is_ok()
     })
+}
+
+/// The key that made the signature `bytes` of `message` in the namespace, whoever's it is; none if it does not hold.
+#[must_use]
+pub fn signer(namespace: &str, bytes: &[u8], message: &[u8]) -> Option<PublicKey> {
+    let key = PublicKey::from(parse(bytes)?.public_key().clone());
+    holds(&key, namespace, bytes, message).then_some(key)
 }
 
 /// Reads what is spelled in the one possible way.
@@ -95,6 +109,11 @@ mod tests {
         PrivateKey::new(pair, "test").expect("a key")
     }
 
+    /// Without its comment, which no signature has.
+    fn bare(key: &PrivateKey) -> PublicKey {
+        PublicKey::from(key.public_key().key_data().clone())
+    }
+
     fn signed(key: &PrivateKey, namespace: &str, message: &[u8]) -> Vec<u8> {
         bytes_of(&key.sign(namespace, HASH, message).expect("signed")).expect("bytes")
     }
@@ -104,28 +123,35 @@ mod tests {
         let (ours, other) = (key(1), key(2));
         let message = b"DSSEv1 1 a 1 b";
         let good = signed(&ours, NAMESPACE, message);
-        assert!(holds(ours.public_key(), &good, message));
-        assert!(!holds(ours.public_key(), &good, b"DSSEv1 1 a 1 c"));
-        assert!(!holds(other.public_key(), &good, message));
-        assert!(!holds(ours.public_key(), &signed(&ours, "git", message), message));
+        assert!(holds(ours.public_key(), NAMESPACE, &good, message));
+        assert!(!holds(ours.public_key(), NAMESPACE, &good, b"DSSEv1 1 a 1 c"));
+        assert!(!holds(ours.public_key(), BOX, &good, message), "for another purpose");
+        assert_eq!(signer(NAMESPACE, &good, message).as_ref(), Some(&bare(&ours)));
+        assert_eq!(signer(BOX, &good, message), None);
+        assert_eq!(signer(NAMESPACE, &good, b"other"), None);
+        assert!(!holds(other.public_key(), NAMESPACE, &good, message));
+        assert!(!holds(ours.public_key(), NAMESPACE, &signed(&ours, "git", message), message));
         for bit in 0..good.len() * 8 {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(!holds(ours.public_key(), &bad, message), "bit {bit}");
+            assert!(!holds(ours.public_key(), NAMESPACE, &bad, message), "bit {bit}");
         }
         for length in 0..good.len() {
-            assert!(!holds(ours.public_key(), &good[..length], message), "{length} bytes");
+            assert!(
+                !holds(ours.public_key(), NAMESPACE, &good[..length], message),
+                "{length} bytes"
+            );
         }
-        assert!(!holds(ours.public_key(), &[&good[..], b"\0"].concat(), message));
+        assert!(!holds(ours.public_key(), NAMESPACE, &[&good[..], b"\0"].concat(), message));
     }
 
     #[test]
     fn what_does_not_verify_is_not_handed_out() {
         let (ours, message) = (key(1), b"message");
-        let made = sign(&ours, message).expect("signed");
-        assemble(ours.public_key(), made.clone(), message).expect("it verifies");
-        assemble(ours.public_key(), made, b"other").expect_err("of another message");
+        let made = sign(&ours, NAMESPACE, message).expect("signed");
+        assemble(ours.public_key(), NAMESPACE, made.clone(), message).expect("it verifies");
+        assemble(ours.public_key(), NAMESPACE, made, b"other").expect_err("of another message");
         let zeros = Signature::new(Algorithm::Ed25519, vec![0; 64]).expect("a signature");
-        assemble(ours.public_key(), zeros, message).expect_err("no signature");
+        assemble(ours.public_key(), NAMESPACE, zeros, message).expect_err("no signature");
     }
 }

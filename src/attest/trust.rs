@@ -232,8 +232,8 @@ fn matches(list: &str, text: &str) -> bool {
     found
 }
 
-/// `*` is any characters, `?` is any one. Goes back to the last `*` alone, so it is fast for any pattern.
-fn fits(pattern: &[u8], text: &[u8]) -> bool {
+/// Whether a pattern has `text`: `*` is any characters, `?` is any one. Goes back to the last `*` alone, so it is fast for any pattern.
+pub(crate) fn fits(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     let mut last = None;
     while t < text.len() {

@@ -88,7 +88,7 @@ fn signed(
                 Some(format!("it is of `{}`, not of `{name}`", line.principals))
             });
             let found = match refused {
-                _ if !sshsig::holds(&line.key, &one.sig, &message) => {
+                _ if !sshsig::holds(&line.key, sshsig::NAMESPACE, &one.sig, &message) => {
                     Reason::Changed(one.keyid.clone())
                 }
                 None => return Ok((line.principals.clone(), line.keyid.clone())),

@@ -190,8 +190,9 @@ fn types_that_are_not_known_are_refused_though_they_are_signed() {
         };
         let private = ssh_key::PrivateKey::from_openssh(key.pair.private()).expect("a key");
         let message = envelope.pae();
-        let made = sshsig::sign(&private, &message).expect("signed");
-        let sig = sshsig::assemble(private.public_key(), made, &message).expect("whole");
+        let made = sshsig::sign(&private, sshsig::NAMESPACE, &message).expect("signed");
+        let sig = sshsig::assemble(private.public_key(), sshsig::NAMESPACE, made, &message)
+            .expect("whole");
         envelope.signatures.push(Signed { keyid: key.signer().keyid(), sig });
         refusal(at(&envelope, &key.trust(), LATER))
     };

@@ -1,5 +1,7 @@
 //! The box that a `box` source means: found in the store, or pulled into it.
 
+use std::path::Path;
+
 use semver::Version;
 use tokio_util::sync::CancellationToken;
 
@@ -8,8 +10,8 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::host::Paths;
 use crate::registry::address::{Address, Which};
-use crate::registry::{self, Described, Options};
-use crate::spec::{BoxPlace, BoxSource, PinnedBox, Wish};
+use crate::registry::{self, Described, Options, Policy};
+use crate::spec::{BoxPlace, BoxSource, PinnedBox, Spec, Wish};
 use crate::store::{BoxRef, Existing, Store};
 
 /// A box that another one starts from.
@@ -21,23 +23,27 @@ pub struct Base {
     pub manifest: FileDigest,
 }
 
-/// The box that `source` means, for guests of `arch` (Debian's name). Nobody is asked if a lock names it and it is here.
+/// The box that `source` means, for guests of the architecture of `spec`. Nobody is asked if a lock names it and it is here.
 ///
 /// # Errors
-/// There is none that fits, or it is for other guests; it cannot be pulled; its name is taken in the store.
+/// There is none that fits, or it is for other guests; it cannot be pulled, or is not signed as spec or user demand it; its name
+/// is taken in the store.
 pub async fn resolve(
+    spec: &Spec,
     source: &BoxSource,
-    arch: &str,
     paths: &Paths,
     events: &Events,
     cancel: &CancellationToken,
 ) -> Result<Base> {
-    let store = Store::open(&paths.store)?;
+    let (store, arch) = (Store::open(&paths.store)?, spec.arch.as_str());
     let base = match &source.from {
         BoxPlace::Store(name) => stored(&store, name, source, arch)?,
         BoxPlace::At(text) => {
             let address = Address::parse(text)?;
-            at(&store, address, source, arch, paths, events, cancel).await?
+            let trust = Policy::load(Some(spec), &paths.settings)?;
+            let options = Options { trust, ..for_arch(arch) };
+            let cache = &paths.cache;
+            at(&store, address, source, options, cache, events, cancel).await?
         }
     };
     let config = base.image.config();
@@ -90,7 +96,7 @@ pub fn find(store: &Store, pinned: &PinnedBox) -> Result<Option<BoxRef>> {
 }
 
 fn for_arch(arch: &str) -> Options {
-    Options { arch: Some(arch.to_owned()), ..Options::default() }
+    Options { arch: Some(arch.to_owned()), ..Options::new(Policy::none()) }
 }
 
 fn stored(store: &Store, name: &str, source: &BoxSource, arch: &str) -> Result<Base> {
@@ -130,12 +136,11 @@ async fn at(
     store: &Store,
     address: Address,
     source: &BoxSource,
-    arch: &str,
-    paths: &Paths,
+    mut options: Options,
+    cache: &Path,
     events: &Events,
     cancel: &CancellationToken,
 ) -> Result<Base> {
-    let options = for_arch(arch);
     let (wanted, manifest, disk) = match &source.pinned {
         Some(pinned) => {
             if let Some(image) = find(store, pinned)? {
@@ -154,14 +159,17 @@ async fn at(
             let here = store.find(&config.name, &config.version)?;
             let same =
                 |image: &BoxRef| image.config() == config && image.disk_digest() == offered.disk;
-            if let Some(image) = here.filter(same) {
+            // What has to be signed is looked at also where it is here: the place may have gone back to it.
+            let free = !options.trust.covers(&offered.address.place);
+            options.trust.wish = Some(source.wish.clone());
+            if let Some(image) = here.filter(|image| free && same(image)) {
                 return Ok(Base { image, manifest: offered.manifest });
             }
             (offered.address, offered.manifest, offered.disk)
         }
     };
     events.note(format!("the source's box is not in the store; pulling {wanted}"));
-    let described = Described::new(&paths.cache);
+    let described = Described::new(cache);
     let pulled =
         registry::pull(store, &wanted, Existing::Refuse, &described, &options, events, cancel);
     let image = pulled.await?.image;

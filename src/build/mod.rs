@@ -6,6 +6,7 @@
 //! outputs get whole files by rename. What stays after a failure is a folder of logs, named in the
 //! message.
 
+pub mod adopt;
 pub mod base;
 mod chain;
 mod files;
@@ -55,7 +56,7 @@ use finish::Finish;
 pub use lock::Pinned;
 pub use mirror::Loan;
 pub use on_error::OnError;
-pub use outputs::Output;
+pub use outputs::{Output, export};
 use seal::Bootable;
 use workspace::Workspace;
 
@@ -327,8 +328,8 @@ impl<'a> Build<'a> {
             }
             Source::Iso(iso) => Input::Iso(iso, Medium::resolve(iso, paths, events, cancel).await?),
             Source::Box(source) => {
-                let arch = self.spec.arch.as_str();
-                Input::Box(Box::new(base::resolve(source, arch, paths, events, cancel).await?))
+                let found = base::resolve(self.spec, source, paths, events, cancel);
+                Input::Box(Box::new(found.await?))
             }
         })
     }

@@ -177,7 +177,7 @@ fn refuse_parts(level: Level, path: &Path, limits: &Limits) -> Result<()> {
 }
 
 /// The key, as far as it can be told before it signs.
-fn signer(key: Option<&Path>) -> Result<Signer> {
+pub(super) fn signer(key: Option<&Path>) -> Result<Signer> {
     let named = |name: &str| std::env::var_os(name).filter(|v: &OsString| !v.is_empty());
     let key = key.map(Path::to_owned).or_else(|| named(KEY).map(PathBuf::from));
     let key = key.ok_or_else(|| {

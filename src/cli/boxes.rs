@@ -1,6 +1,6 @@
 //! `devbox box`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -9,17 +9,19 @@ use fs_err as fs;
 use serde_json::{Value, json};
 
 use crate::chunks::boot::Records;
-use crate::cli::{Context, machine as shared, outdated, templates, transfer};
+use crate::cli::{
+    Context, export, import, machine as shared, outdated, signatures, templates, transfer,
+};
 use crate::digest::FileDigest;
 use crate::error::{Error, Result, exit};
 use crate::host::Paths;
 use crate::machine::history::History;
 use crate::project::boot_record::record_boot;
 use crate::registry::{Address, Described};
-use crate::store::{BoxRef, Live, Pruned, Store};
+use crate::store::{BoxConfig, BoxRef, Checked, Live, Pruned, Store, UNSEALED};
 use crate::ui;
 
-/// List, show, verify, push, pull, update, remove and prune boxes.
+/// List, show, verify, push, pull, update, sign, import, export, remove and prune boxes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -66,6 +68,9 @@ enum Verb {
         /// Let this name mean it from now on, too: a tag that moves, such as `stable`.
         #[arg(long = "channel", value_name = "NAME")]
         channels: Vec<String>,
+        /// Sign it with this ed25519 SSH key, a private one or one that the SSH agent holds; what is signed names the place.
+        #[arg(long, value_name = "SSH_KEY")]
+        sign: Option<PathBuf>,
         #[command(flatten)]
         how: transfer::Args,
     },
@@ -81,6 +86,9 @@ enum Verb {
         /// Move the name if it means another box here.
         #[arg(long)]
         replace: bool,
+        /// Take an older version of a channel than before, from a place whose boxes have to be signed.
+        #[arg(long)]
+        allow_downgrade: bool,
         #[command(flatten)]
         how: transfer::Args,
     },
@@ -96,7 +104,13 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Read every byte of the boxes in the store and compare the digests.
+    /// Make a box of what others made: a disk, a Vagrant box or catalog, an OVA, a containerDisk, a disk of podman's machines.
+    Import(Box<import::Args>),
+    /// Write a box as a file for others, and name it in a Vagrant catalog.
+    Export(Box<export::Args>),
+    /// Sign a box where it is: its manifest there, its place, name, version and architecture.
+    Sign(signatures::SignArgs),
+    /// Read every byte of the boxes in the store and compare the digests; show who has signed them.
     Verify {
         /// Only these: `NAME:VERSION`, or NAME if there is only one version of it.
         #[arg(value_name = "BOX")]
@@ -173,7 +187,7 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
             )?);
             report(&format!("removed {name}:{version}"), &removed, json)?;
         }
-        Verb::Push { name, address, channels, how } => {
+        Verb::Push { name, address, channels, sign, how } => {
             let image = match &name {
                 Some(name) => named(&store, name)?,
                 None => named(&store, &transfer::own()?)?,
@@ -182,9 +196,9 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
                 Some(address) => Address::parse(address)?,
                 None => transfer::home_of(image.config())?,
             };
-            transfer::push(&store, &image, &address, &channels, &how, ctx)?;
+            transfer::push(&store, &image, &address, &channels, sign.as_deref(), &how, ctx)?;
         }
-        Verb::Pull { address, arch, replace, how } => {
+        Verb::Pull { address, arch, replace, allow_downgrade, how } => {
             let (address, arch) = match &address {
                 Some(address) => (Address::parse(address)?, arch),
                 None => {
@@ -192,8 +206,11 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
                     (address, arch.or(Some(own)))
                 }
             };
-            transfer::pull(&store, &address, arch, replace, &how, ctx)?;
+            transfer::pull(&store, &address, arch, replace, allow_downgrade, &how, ctx)?;
         }
+        Verb::Export(args) => export::run(&named(&store, &args.name)?, &args, ctx)?,
+        Verb::Import(args) => import::run(&store, *args, ctx)?,
+        Verb::Sign(args) => signatures::sign(&store, &args, ctx)?,
         Verb::Verify { names, json } => return verify(&store, &names, json, ctx),
         Verb::Outdated { json } => return outdated::outdated(json, ctx),
         Verb::Update { allow_unsandboxed } => return outdated::update(allow_unsandboxed, ctx),
@@ -291,8 +308,8 @@ fn show(image: &BoxRef, live: &Live, json: bool) -> Result<()> {
         ("firmware", config.firmware.clone()),
         ("cmdline", config.cmdline.clone()),
         ("size", format!("{}, {} stored", size(config.disk_size), size(image.stored_size()))),
-        ("seal", format!("{}, epoch {}", config.seal, config.epoch)),
-        ("built by", format!("devbox {}", config.devbox)),
+        ("seal", sealed(config)),
+        (made(config), format!("devbox {}", config.devbox)),
         ("file", image.disk_path().display().to_string()),
         ("machines", users(image, live).join(", ")),
     ] {
@@ -310,18 +327,24 @@ fn verify(store: &Store, names: &[String], json: bool, ctx: &Context) -> Result<
         }
         wanted.push(format!("{name}:{version}"));
     }
-    let (store, all) = (store.clone(), wanted.is_empty());
+    let policy = signatures::policy(ctx)?;
+    let (to_check, all) = (store.clone(), wanted.is_empty());
     let checks = ctx.block_on(async |cancel| {
         let cancel = cancel.clone();
-        let work = move || store.check((!all).then_some(&wanted), &cancel);
+        let work = move || to_check.check((!all).then_some(&wanted), &cancel);
         crate::blocking::blocking("verifying the store", work).await
     })?;
+    let kept = |checked: &Checked| match &checked.result {
+        Ok(image) => signatures::kept(store, image, &policy),
+        Err(_) => Ok((vec![], Value::Null)),
+    };
     if json {
-        let boxes = checks.boxes.iter().map(|checked| {
+        let mut boxes = vec![];
+        for checked in &checks.boxes {
             let problem = checked.result.as_ref().err().map(crate::error::Error::what);
-            json!({"reference": checked.reference, "whole": problem.is_none(), "problem": problem})
-        });
-        let boxes: Vec<Value> = boxes.collect();
+            let (_, signatures) = kept(checked)?;
+            boxes.push(json!({"reference": checked.reference, "whole": problem.is_none(), "problem": problem, "signatures": signatures}));
+        }
         let value = json!({"boxes": boxes, "damaged_blobs": checks.blobs});
         ui::line(&format!("{value:#}"))?;
     } else {
@@ -332,6 +355,8 @@ fn verify(store: &Store, names: &[String], json: bool, ctx: &Context) -> Result<
                     ui::line(&format!("damaged  {}: {}", checked.reference, e.what()))?;
                 }
             }
+            let (lines, _) = kept(checked)?;
+            lines.iter().try_for_each(|line| ui::line(&format!("signed   {line}")))?;
         }
         for path in &checks.blobs {
             ui::line(&format!("damaged  {}", path.display()))?;
@@ -347,6 +372,20 @@ fn verify(store: &Store, names: &[String], json: bool, ctx: &Context) -> Result<
 fn missing(name: &str, version: &str) -> Error {
     Error::failed(format!("there is no box `{name}:{version}` in the store"))
         .hint("Run `devbox box list` to see what is there.")
+}
+
+fn sealed(config: &BoxConfig) -> String {
+    match config.seal.as_str() {
+        UNSEALED => {
+            "none: imported as somebody else made it, with its accounts and keys".to_owned()
+        }
+        seal => format!("{seal}, epoch {}", config.epoch),
+    }
+}
+
+/// Who brought it into the store.
+fn made(config: &BoxConfig) -> &'static str {
+    if config.seal == UNSEALED { "imported" } else { "built by" }
 }
 
 fn describe(image: &BoxRef, live: &Live) -> Value {

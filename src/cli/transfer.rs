@@ -1,15 +1,17 @@
 //! `devbox box push` and `devbox box pull`.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::json;
 
 use crate::chunks::boot::Records;
-use crate::cli::Context;
 use crate::cli::boxes::size;
+use crate::cli::{Context, signatures};
 use crate::error::{Error, Result};
 use crate::registry::address::{Address, Which};
-use crate::registry::{self, Described, Moved, Options};
+use crate::registry::{self, Described, Moved, Options, Policy};
 use crate::spec::{self, Spec};
 use crate::store::{BoxConfig, BoxRef, Existing, Outcome, Store};
 use crate::ui;
@@ -26,8 +28,8 @@ pub(super) struct Args {
 }
 
 impl Args {
-    fn options(&self) -> Options {
-        Options { plain_http: self.plain_http, ..Options::default() }
+    fn options(&self, trust: Policy) -> Options {
+        Options { plain_http: self.plain_http, ..Options::new(trust) }
     }
 }
 
@@ -76,20 +78,24 @@ pub(super) fn push(
     image: &BoxRef,
     address: &Address,
     channels: &[String],
+    key: Option<&Path>,
     args: &Args,
     ctx: &Context,
 ) -> Result<()> {
+    let signer = signatures::signer(key)?.map(Arc::new);
     let described = Described::new(&ctx.paths.cache);
     let (name, begun) = (image.config().reference(), Instant::now());
     ctx.events.phase(format!("Pushing {name} to {}", address.place));
     let pushed = ctx.block_on(async |cancel| {
-        let options = Options { channels: channels.to_vec(), ..args.options() };
+        let channels = channels.to_vec();
+        let signer = signer.clone();
+        let options = Options { channels, signer, ..args.options(Policy::none()) };
         let events = &ctx.events;
         registry::push(store, image, address, &described, &options, events, &cancel).await
     })?;
     if let Some(record) = Records::new(&ctx.paths.cache).bytes(image.disk_digest()) {
         let attached = ctx.block_on(async |cancel| {
-            let (options, disk) = (args.options(), image.disk_digest());
+            let (options, disk) = (args.options(Policy::none()), image.disk_digest());
             let at = &pushed.address;
             registry::attach_boot(at, disk, &record, &options, &ctx.events, &cancel).await
         });
@@ -115,10 +121,15 @@ pub(super) fn push(
             false => format!("{place}:{channel} was {name} already"),
         });
     }
+    let keyid = signer.map(|signer| signer.keyid());
+    if let Some(keyid) = &keyid {
+        ctx.events.note(format!("signed {name} at {} by {keyid}", pushed.address.place));
+    }
     if args.json {
         let channel = |(name, moved): &(String, bool)| json!({"name": name, "moved": moved});
         let value = json!({
             "channels": pushed.channels.iter().map(channel).collect::<Vec<_>>(),
+            "signedBy": keyid,
             "address": pushed.address.to_string(),
             "reference": name,
             "manifest": pushed.manifest,
@@ -137,14 +148,17 @@ pub(super) fn pull(
     address: &Address,
     arch: Option<String>,
     replace: bool,
+    allow_downgrade: bool,
     args: &Args,
     ctx: &Context,
 ) -> Result<()> {
     let described = Described::new(&ctx.paths.cache);
     let existing = if replace { Existing::Replace } else { Existing::Refuse };
     let begun = Instant::now();
+    let mut policy = signatures::policy(ctx)?;
+    policy.allow_downgrade = allow_downgrade;
     ctx.events.phase(format!("Pulling {address}"));
-    let options = Options { arch, ..args.options() };
+    let options = Options { arch, ..args.options(policy) };
     let pulled = ctx.block_on(async |cancel| {
         registry::pull(store, address, existing, &described, &options, &ctx.events, &cancel).await
     })?;
@@ -157,8 +171,13 @@ pub(super) fn pull(
         }
     };
     ctx.events.done(text, begun.elapsed());
+    let (lines, signers) = signatures::signers(&pulled, address, &options.trust);
+    for line in lines {
+        ctx.events.note(line);
+    }
     if args.json {
         let value = json!({
+            "signers": signers,
             "address": address.to_string(),
             "reference": name,
             "manifest": pulled.manifest,

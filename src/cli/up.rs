@@ -92,7 +92,9 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
     let options = Options {
         lazy: args.lazy,
         from: from.map(|address| {
-            (address, registry::Options { plain_http, ..registry::Options::default() })
+            // What has to be signed is known with the spec.
+            let none = registry::Policy::none();
+            (address, registry::Options { plain_http, ..registry::Options::new(none) })
         }),
         timeout: args.timeout,
         sandbox: Policy::from_flag(args.allow_unsandboxed),

@@ -12,7 +12,7 @@ use crate::project::Run;
 use crate::project::arriving::Lazy;
 use crate::project::up::Options;
 use crate::registry::address::{Address, Which};
-use crate::registry::{self, Described, Offered, Retry};
+use crate::registry::{self, Described, Offered, Policy, Retry};
 use crate::source;
 use crate::spec::{self, Arch, BoxSource, Source, Spec};
 use crate::store::{BoxRef, Existing, Store};
@@ -24,8 +24,7 @@ const ASK: Duration = Duration::from_secs(20);
 pub(super) async fn ensure(spec: &Spec, options: &Options, run: Run<'_>) -> Result<BoxRef> {
     if let Some(source) = spec.is_box() {
         let source = pinned(spec, source)?;
-        let arch = spec.arch.as_str();
-        let base = base::resolve(&source, arch, run.paths, run.events, run.cancel).await?;
+        let base = base::resolve(spec, &source, run.paths, run.events, run.cancel).await?;
         return Ok(base.image);
     }
     let store = Store::open(&run.paths.store)?;
@@ -66,7 +65,8 @@ pub(super) async fn lazy(spec: &Spec, options: &Options, run: Run<'_>) -> Result
     };
     let arch = Some(spec.arch.as_str().to_owned());
     if let Some((address, how)) = &options.from {
-        let how = registry::Options { arch, ..how.clone() };
+        let trust = Policy::load(Some(spec), &run.paths.settings)?;
+        let how = registry::Options { arch, trust, ..how.clone() };
         let found = Lazy::find(address, &how, &reference, run).await?;
         said(address);
         return Ok(Some(found));
@@ -79,7 +79,8 @@ pub(super) async fn lazy(spec: &Spec, options: &Options, run: Run<'_>) -> Result
     if !matches!(is_ours(spec, &offered, run).await, Ok(Ok(()))) {
         return Ok(None);
     }
-    let how = registry::Options { arch, ..registry::Options::default() };
+    let trust = Policy::load(Some(spec), &run.paths.settings)?;
+    let how = registry::Options { arch, ..registry::Options::new(trust) };
     let found = Lazy::find(&offered.address, &how, &reference, run).await?;
     said(&address);
     Ok(Some(found))
@@ -136,7 +137,8 @@ async fn pulled(
     let begun = Instant::now();
     let store = Store::open(&run.paths.store)?;
     let described = Described::new(&run.paths.cache);
-    let options = registry::Options::default();
+    let trust = Policy::load(Some(spec), &run.paths.settings)?;
+    let options = registry::Options::new(trust);
     let pulled = registry::pull(
         &store,
         &offered.address,
@@ -162,7 +164,7 @@ async fn ask(address: &Address, arch: Arch, run: Run<'_>) -> Result<Option<Offer
     let options = registry::Options {
         arch: Some(arch.as_str().to_owned()),
         retry: Retry { without_progress: 2, ..Retry::default() },
-        ..registry::Options::default()
+        ..registry::Options::new(Policy::none())
     };
     let asked = registry::look(address, &options, run.events, run.cancel);
     tokio::time::timeout(ASK, asked).await.unwrap_or_else(|_| {

@@ -17,7 +17,7 @@ use crate::host::Paths;
 use crate::lock::Lock;
 use crate::project::suspend::now;
 use crate::registry::address::{Address, Place, Which};
-use crate::registry::{self, Options, Retry};
+use crate::registry::{self, Options, Policy, Retry};
 use crate::spec::{Arch, BoxPlace, BoxSource, Spec, Wish};
 
 /// An answer is good for so many seconds; none, for so many.
@@ -206,7 +206,7 @@ impl Asked {
                 remember(&folder, &file, &words, None);
                 let options = Options {
                     retry: Retry { without_progress: 1, ..Retry::default() },
-                    ..Options::default()
+                    ..Options::new(Policy::none())
                 };
                 let (events, cancel) = (Events::silent(), CancellationToken::new());
                 let asked = self.question.ask(&options, &events, &cancel);

@@ -8,7 +8,7 @@ use crate::lock;
 use crate::project::boxes;
 use crate::project::newer::{Newest, Question};
 use crate::project::{Project, Run};
-use crate::registry::Options;
+use crate::registry::{Options, Policy};
 use crate::spec::{Source, Spec};
 
 /// One box that a project has.
@@ -103,7 +103,7 @@ pub async fn look(project: &Project, spec: &Spec, run: Run<'_>) -> Result<Vec<Ha
 }
 
 async fn ask(question: &Question, run: Run<'_>) -> Result<Option<Newest>> {
-    let asked = question.ask(&Options::default(), run.events, run.cancel).await;
+    let asked = question.ask(&Options::new(Policy::none()), run.events, run.cancel).await;
     asked.map_err(|e| match e.kind() {
         Kind::Failed => e.with_kind(Kind::Undetermined),
         _ => e,

@@ -1,7 +1,7 @@
 //! Where boxes are pushed to and pulled from: `oci://HOST/REPOSITORY:TAG`, a folder, or a web server with such a folder.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use reqwest::Url;
 
@@ -45,6 +45,44 @@ pub struct Address {
     pub place: Place,
     /// The box; none was named.
     pub which: Option<Which>,
+}
+
+impl Place {
+    /// What the place is called in signatures, then what else it may be called in rules: the same place in another spelling is
+    /// no other place.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        match self {
+            Place::Registry { host, repository } => {
+                let host = host.to_ascii_lowercase();
+                let host = host.strip_suffix(":443").unwrap_or(&host);
+                let (name, port) = match host.rsplit_once(':') {
+                    Some((name, port)) if !port.ends_with(']') => (name, format!(":{port}")),
+                    _ => (host, String::new()),
+                };
+                vec![format!("oci://{}{port}/{repository}", name.trim_end_matches('.'))]
+            }
+            Place::Folder(path) => {
+                let mut names = vec![format!("dir:{}", cleaned(path).display())];
+                let found = path.canonicalize().map(|path| format!("dir:{}", path.display()));
+                names.extend(found.ok().filter(|name| *name != names[0]));
+                names
+            }
+            Place::Site(url) => vec![url.as_str().trim_end_matches('/').to_owned()],
+        }
+    }
+}
+
+/// Absolute, without `.` and `..`.
+fn cleaned(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for part in std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).components() {
+        match part {
+            Component::ParentDir => drop(clean.pop()),
+            part => clean.push(part),
+        }
+    }
+    clean
 }
 
 impl Address {

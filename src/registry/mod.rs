@@ -12,6 +12,7 @@ mod boot;
 pub mod credentials;
 mod described;
 mod folder;
+pub mod foreign;
 mod http;
 mod look;
 pub mod manifest;
@@ -20,7 +21,9 @@ mod pull;
 mod push;
 mod remote;
 mod select;
+mod signing;
 mod tags;
+pub mod trust;
 mod upload;
 
 use std::time::Duration;
@@ -35,6 +38,8 @@ pub use pull::{Arriving, Begun, Known, Pulled, begin, known, pull};
 pub use push::{Pushed, push};
 pub use remote::{Access, Options, Remote};
 pub use select::{choose, versions};
+pub use signing::{SignedBox, sign};
+pub use trust::Policy;
 
 /// Requests that are under way at once: each has up to 4 MiB in memory.
 const AT_ONCE: usize = 8;

@@ -5,14 +5,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use ssh_key::PublicKey;
 use tokio_util::sync::CancellationToken;
 
 use super::address::Address;
 use super::described::Described;
 use super::manifest::{Blob, Shipped};
 use super::remote::{Access, Options, Remote};
+use super::trust::{Accepts, Given};
 use super::{AT_ONCE, Moved};
-use super::{look, platforms};
+use super::{look, platforms, signing};
 use crate::blocking::blocking;
 use crate::chunks::Target;
 use crate::chunks::index::{Entry, Index, MAX_INDEX};
@@ -24,7 +26,7 @@ use crate::digest::FileDigest;
 use crate::error::{Error, Result};
 use crate::event::{Event, Events};
 use crate::host::free_bytes;
-use crate::store::{BoxConfig, BoxRef, Existing, Outcome, Partial, Store};
+use crate::store::{BoxConfig, BoxRef, Existing, Outcome, Partial, Place, Store};
 
 mod arriving;
 
@@ -48,6 +50,8 @@ pub struct Pulled {
     pub manifest: FileDigest,
     /// Bytes of the disk that were here already.
     pub reused: u64,
+    /// The keys that signed it as what it is at this place, trusted or not.
+    pub signers: Vec<PublicKey>,
     /// What moved.
     pub moved: Moved,
 }
@@ -55,7 +59,7 @@ pub struct Pulled {
 /// Pulls the box at `address` into the store.
 ///
 /// # Errors
-/// It is not there, is no box, arrives with other bytes; its name is taken by another content (see [`Existing`]);
+/// It is not there, is no box, arrives with other bytes; kind `Trust`: it is not signed as [`super::Policy`] demands; its name is taken by another content (see [`Existing`]);
 /// `cancel` was cancelled. What arrived is kept for the next attempt.
 pub async fn pull(
     store: &Store,
@@ -68,17 +72,39 @@ pub async fn pull(
 ) -> Result<Pulled> {
     let (job, manifest) = Job::new(store, address, existing, options, events, cancel).await?;
     let (image, outcome) = job.run(described).await?;
+    job.remember(&image)?;
     let (reused, moved) = (job.reused.into_inner(), Moved::of(&job.remote));
-    Ok(Pulled { image, outcome, manifest, reused, moved })
+    Ok(Pulled { image, outcome, manifest, reused, signers: job.trusted.signers, moved })
 }
 
-/// What is known of a box once its manifest is read, and the digest of that.
+/// What is known of a box once its manifest is read, and it may be taken.
+struct Found {
+    remote: Arc<Remote>,
+    shipped: Shipped,
+    config: BoxConfig,
+    /// The digest of its manifest.
+    manifest: FileDigest,
+    trusted: Trusted,
+}
+
+/// What is to be kept of its signatures once it is here.
+#[derive(Debug)]
+struct Trusted {
+    accepts: Option<Accepts>,
+    signatures: Vec<Vec<u8>>,
+    signers: Vec<PublicKey>,
+    /// Whether the channel may go back.
+    back: bool,
+}
+
+/// Reads what is said of a box, and refuses what is not signed as it has to be.
 async fn describe(
+    store: &Store,
     address: &Address,
     options: &Options,
     events: &Events,
     cancel: &CancellationToken,
-) -> Result<(Arc<Remote>, Shipped, BoxConfig, FileDigest)> {
+) -> Result<Found> {
     let which = look::named(address)?;
     let remote =
         Arc::new(Remote::open(&address.place, Access::Pull, options, events, cancel).await?);
@@ -89,7 +115,24 @@ async fn describe(
     };
     let config = look::config(&remote, &found.shipped, address).await?;
     found.check(&config, address, arch)?;
-    Ok((remote, found.shipped, config, found.digest))
+    let demanded = options.trust.covers(&address.place);
+    let envelopes = signing::read(&remote, found.digest, demanded, events).await?;
+    let given = Given {
+        address,
+        manifest: found.digest,
+        shipped: &found.shipped,
+        config: &config,
+        envelopes: &envelopes,
+    };
+    let before = if demanded { store.accepted()?.of(&given.line()) } else { Place::default() };
+    let trusted = Trusted {
+        accepts: options.trust.judge(&given, &before)?,
+        signatures: given.about_it(),
+        signers: given.signers(),
+        back: options.trust.allow_downgrade,
+    };
+    let manifest = found.digest;
+    Ok(Found { remote, shipped: found.shipped, config, manifest, trusted })
 }
 
 #[derive(Debug)]
@@ -103,6 +146,7 @@ struct Job {
     cancel: CancellationToken,
     /// Whether machines use the box already: it comes into the store even where its name is taken meanwhile.
     in_use: bool,
+    trusted: Trusted,
     reused: AtomicU64,
     /// Bytes of packs that arrived.
     done: AtomicU64,
@@ -134,14 +178,41 @@ impl Job {
         events: &Events,
         cancel: &CancellationToken,
     ) -> Result<(Self, FileDigest)> {
-        let (remote, shipped, config, manifest) =
-            describe(address, options, events, cancel).await?;
+        let Found { remote, shipped, config, manifest, trusted } =
+            describe(store, address, options, events, cancel).await?;
         let (reused, done) = (AtomicU64::new(0), AtomicU64::new(0));
         let (store, events, cancel) = (store.clone(), events.clone(), cancel.clone());
         let in_use = false;
-        let job =
-            Job { store, config, shipped, existing, remote, events, cancel, in_use, reused, done };
+        let job = Job {
+            store,
+            config,
+            shipped,
+            existing,
+            remote,
+            events,
+            cancel,
+            in_use,
+            trusted,
+            reused,
+            done,
+        };
         Ok((job, manifest))
+    }
+
+    /// Keeps the signatures with the box, which is here, and that its place gave this version.
+    fn remember(&self, image: &BoxRef) -> Result<()> {
+        // They are about this disk, and not about another one with the same content.
+        if image.disk_digest() == self.shipped.disk {
+            self.store.keep_signatures(image, &self.trusted.signatures)?;
+        }
+        self.accept()
+    }
+
+    fn accept(&self) -> Result<()> {
+        let Some(Accepts { line, channel, version }) = &self.trusted.accepts else {
+            return Ok(());
+        };
+        self.store.accept(line, channel.as_deref(), version, self.trusted.back)
     }
 
     async fn run(&self, described: &Described) -> Result<(BoxRef, Outcome)> {

@@ -14,7 +14,9 @@ use super::described::{Described, cut_up};
 use super::manifest::{Blob, Shipped};
 use super::platforms::{Found, Publish};
 use super::remote::{Access, Options, Remote};
-use super::{AT_ONCE, Moved};
+use super::trust::Given;
+use super::{AT_ONCE, Moved, signing};
+use crate::attest::sign::Signer;
 use crate::blocking::blocking;
 use crate::chunks::index::encode_table;
 use crate::chunks::pack::{Packed, Whole, Work};
@@ -66,7 +68,7 @@ pub async fn push(
     let remote =
         Arc::new(Remote::open(&address.place, Access::Push, options, events, cancel).await?);
     let to = Target { store, image, address: &address, tag: &tag };
-    let mut pushed = to.push(&remote, described, events, cancel).await?;
+    let mut pushed = to.push(&remote, options.signer.as_ref(), described, events, cancel).await?;
     let mut moved = vec![];
     for channel in &options.channels {
         let moves = to.publish(&remote).point(channel).await?;
@@ -92,9 +94,25 @@ impl Target<'_> {
         Publish { remote, address, tag, arch, release: is_release(tag) }
     }
 
+    /// Puts the signatures of the box beside its manifest.
+    async fn sign(
+        &self,
+        remote: &Remote,
+        subject: &Blob,
+        shipped: &Shipped,
+        signer: Option<&Arc<Signer>>,
+        events: &Events,
+    ) -> Result<()> {
+        let Target { store, image, address, .. } = *self;
+        let (config, manifest) = (image.config(), subject.digest);
+        let placed = Given { address, manifest, shipped, config, envelopes: &[] }.placed();
+        signing::with_push((store, image), remote, &placed, subject, signer, events).await
+    }
+
     async fn push(
         &self,
         remote: &Arc<Remote>,
+        signer: Option<&Arc<Signer>>,
         described: &Described,
         events: &Events,
         cancel: &CancellationToken,
@@ -106,6 +124,7 @@ impl Target<'_> {
             None => None,
             Some(Found { bytes, digest, shipped: before, .. }) => {
                 if before.config == Blob::of(&config_bytes) && before.disk == image.disk_digest() {
+                    self.sign(remote, &Blob::of(&bytes), &before, signer, events).await?;
                     let packs = (before.packs.len(), before.packs.len());
                     let moved = Moved::of(remote);
                     let channels = vec![];
@@ -158,7 +177,10 @@ impl Target<'_> {
             }
         }
         let manifest = shipped.encode(&config.name, &config.version)?;
-        let digest = FileDigest::of(&manifest);
+        let subject = Blob::of(&manifest);
+        let digest = subject.digest;
+        // Before its name: nobody finds the box without what was signed of it.
+        self.sign(remote, &subject, &shipped, signer, events).await?;
         self.publish(remote).publish(&shipped, manifest).await?;
         let packs = (there, shipped.packs.len());
         described.keep(&whole, events);

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio_util::bytes::Bytes;
@@ -13,6 +14,8 @@ use super::credentials;
 use super::folder::Folder;
 use super::http::{Http, Retry, Traffic};
 use super::manifest::{Blob, MAX_MANIFEST};
+use super::trust::Policy;
+use crate::attest::sign::Signer;
 use crate::blocking::blocking;
 use crate::digest::FileDigest;
 use crate::error::{Error, Result};
@@ -44,13 +47,28 @@ pub struct Options {
     pub arch: Option<String>,
     /// Tags that are to mean a box that is pushed, besides its own.
     pub channels: Vec<String>,
+    /// What has to be signed by whom, of what is pulled.
+    pub trust: Policy,
+    /// Who signs what is pushed.
+    pub signer: Option<Arc<Signer>>,
 }
 
-impl Default for Options {
-    fn default() -> Self {
+impl Options {
+    /// As usual. There is no default without `trust`: whoever pulls has to say what is trusted.
+    #[must_use]
+    pub fn new(trust: Policy) -> Self {
         let (retry, credentials) = (Retry::default(), credentials::files());
         let channels = vec![];
-        Options { plain_http: false, retry, credentials, certificates: None, arch: None, channels }
+        Options {
+            plain_http: false,
+            retry,
+            credentials,
+            certificates: None,
+            arch: None,
+            channels,
+            trust,
+            signer: None,
+        }
     }
 }
 

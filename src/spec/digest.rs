@@ -190,6 +190,7 @@ mod tests {
             ("guest = 80", "guest = 80\ncount = 2\n"),
             ("guest = 80", "guest = 80\n[[mounts]]\nsource = \".\"\ntarget = \"/work\"\n"),
             ("guest = 80", "guest = 80\n[[hooks]]\nwhen = \"before-up\"\ninline = \"true\"\n"),
+            ("guest = 80", "guest = 80\n[trust]\nrequired = true\n"),
             ("name = \"a title is no input\"", ""),
             ("timeout = \"1m\"", "timeout = \"2m\""),
             ("[\"vim\", \"curl\"]", "[\"curl\", \"vim\"]"),

@@ -238,6 +238,49 @@ pub static BOX: Grammar = Grammar {
     repairs: &[TRIM, NO_SLASH],
 };
 
+/// A public key as OpenSSH writes it, or a file of them.
+pub static SIGNER: Grammar = Grammar {
+    expected: "a key as in a `.pub` file, `ssh-ed25519 AAAA…`, or the path of a file with such lines, relative to the folder of devbox.toml",
+    pattern: r"^[^\x00]+$",
+    longest: 4096,
+    check: |s| !s.is_empty() && !s.contains('\0'),
+    repairs: &[],
+};
+
+/// Places of boxes, with `*` and `?` in their names. One that no place can have would cover nothing, unseen.
+pub static BOX_PATTERN: Grammar = Grammar {
+    expected: "the address of a place without a tag, such as \"oci://registry.example/team/*\", \"dir:/srv/boxes\" or \"https://boxes.example/*\"",
+    pattern: r"^(\*|oci://[A-Za-z0-9._*?:\[\]-]*\*|oci://[A-Za-z0-9._*?:\[\]-]+(/[a-z0-9._*?-]+)+|(dir:[/*]|file:///)[^\x00-\x1f\x7f]*|https?://[A-Za-z0-9._*?:\[\]-]+(/[A-Za-z0-9._~%*?+-]*)*)$",
+    longest: 512,
+    check: |s| {
+        let host = |c: u8| c.is_ascii_alphanumeric() || b"._*?:[]-".contains(&c);
+        let folder = ["dir:/", "dir:*", "file:///"];
+        if let Some(path) = folder.iter().find_map(|begin| s.strip_prefix(begin)) {
+            return path.bytes().all(|c| c >= 0x20 && c != 0x7f);
+        }
+        if let Some(rest) = s.strip_prefix("oci://") {
+            return match rest.split_once('/') {
+                None => all(rest, host) && rest.ends_with('*'),
+                Some((name, path)) => {
+                    all(name, host)
+                        && path
+                            .split('/')
+                            .all(|part| all(part, |c| alnum(c) || b"._*?-".contains(&c)))
+                }
+            };
+        }
+        match s.strip_prefix("http://").or_else(|| s.strip_prefix("https://")) {
+            None => s == "*",
+            Some(rest) => {
+                let (name, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+                let inner = |c: u8| c.is_ascii_alphanumeric() || b"._~%*?+-/".contains(&c);
+                all(name, host) && path.bytes().all(inner)
+            }
+        }
+    },
+    repairs: &[TRIM],
+};
+
 /// An absolute path in the guest that names one file in one spelling: no `.`, `..`, `//`, control
 /// characters or slash at the end.
 pub static GUEST_PATH: Grammar = Grammar {
@@ -562,6 +605,8 @@ pub(crate) static ALL: &[&Grammar] = &[
     &IPV4,
     &SUBNET,
     &VARIABLE,
+    &BOX_PATTERN,
+    &SIGNER,
 ];
 
 fn alnum(c: u8) -> bool {
@@ -695,6 +740,27 @@ mod tests {
                 &["10.0.0.0", "10.0.0.0/33", "10.0.0.0/08", "::/0"],
             ),
             (&VARIABLE, &["A_1", "_a"], &["1A", "A-B", "A=B", ""]),
+            (
+                &BOX_PATTERN,
+                &[
+                    "*",
+                    "oci://*",
+                    "oci://R.example:5000/team/*",
+                    "dir:/srv/*",
+                    "dir:*",
+                    "https://h",
+                    "http://h/*",
+                ],
+                &[
+                    "",
+                    "oci://h",
+                    "oci://h/web:1.0.0",
+                    "oci://h/web@sha256",
+                    "oci://h/Web",
+                    "dir:boxes",
+                    "h/*",
+                ],
+            ),
         ];
         for (grammar, good, bad) in cases {
             for text in *good {

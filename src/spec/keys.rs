@@ -20,6 +20,7 @@ macro_rules! keys {
 mod iso;
 mod parity;
 mod steps;
+mod trust;
 
 pub use iso::{
     ANSWER_LABEL, ANSWER_NAME, ANSWER_SOURCE, ANSWER_TYPE, ANSWER_TYPES, ANSWERS, BOOT,
@@ -42,6 +43,10 @@ pub use steps::{
     STEP_SCRIPT, STEP_SECRETS, STEP_SOURCE, STEP_TARGET, STEP_TIMEOUT, STEP_TYPE, STEP_TYPES,
     TEMPLATE_SOURCE, TEMPLATE_VARS, TEST_COMMANDS, TEST_FILES, TEST_GOSS, TEST_PACKAGES,
     TEST_PORTS, TEST_SERVICES,
+};
+
+pub use trust::{
+    TRUST, TRUST_KEYS, TRUST_NAMES, TRUST_REQUIRED, TRUST_RULES, TRUST_RULES_TABLE, TRUST_TABLE,
 };
 
 /// Values of `arch`.
@@ -392,7 +397,7 @@ pub static SPEC: Table = Table {
     about: "One box: what its image is made of, and how a dev box runs it.",
     keys: &[
         &NAME, &VERSION, &ARCH, &TESTED, &REGISTRY, &SOURCE, &STEPS, &SEAL, &OUTPUTS, &DEPLOY,
-        &MACHINE, &MACHINES, &NETWORK, &MOUNTS, &PROVISION, &HOOKS, &PARITY,
+        &MACHINE, &MACHINES, &NETWORK, &MOUNTS, &PROVISION, &HOOKS, &PARITY, &TRUST,
     ],
 };
 
@@ -470,7 +475,7 @@ keys! {
 pub static PERSONAL: Table = Table {
     path: "",
     about: "What one person has otherwise than the spec; no part of the image or of any digest.",
-    keys: &[&PERSONAL_UPDATES, &PERSONAL_MACHINE, &PERSONAL_MACHINES, &MOUNTS],
+    keys: &[&PERSONAL_UPDATES, &PERSONAL_MACHINE, &PERSONAL_MACHINES, &MOUNTS, &TRUST],
 };
 
 /// The keys of a machine that are a person's to choose.

@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::spec::load::{parse_as, text_of};
 use crate::spec::quantity::size_text;
-use crate::spec::types::{Machine, Mount, PortForward, Protocol, Spec};
+use crate::spec::types::{Machine, Mount, PortForward, Protocol, Spec, Trust};
 use crate::spec::{Problems, decode};
 
 /// The file beside the spec.
@@ -43,15 +43,16 @@ impl std::fmt::Display for Override {
 /// A file cannot be read, or something in it is wrong: every problem with its place (kind `Usage`).
 pub fn apply(spec: &mut Spec, user: &Path, set: &[String]) -> Result<Vec<Override>> {
     let mut overrides = vec![];
-    for file in [user.to_owned(), spec.dir.join(LOCAL_FILE)] {
+    for (file, user) in [(user.to_owned(), true), (spec.dir.join(LOCAL_FILE), false)] {
         if file.exists() {
             let text = text_of(&file)??;
-            layer(spec, &text, &file, &mut overrides)?;
+            layer(spec, &text, &file, user, &mut overrides)?;
         }
     }
     if !set.is_empty() {
         let lines: Vec<String> = set.iter().map(|one| line(one)).collect::<Result<_>>()?;
-        let layered = layer(spec, &lines.join("\n"), Path::new(COMMAND_LINE), &mut overrides);
+        let (text, from) = (lines.join("\n"), Path::new(COMMAND_LINE));
+        let layered = layer(spec, &text, from, false, &mut overrides);
         layered.map_err(|problems| {
             Error::usage(problems.summary())
                 .detail(problems.render(false))
@@ -61,10 +62,27 @@ pub fn apply(spec: &mut Spec, user: &Path, set: &[String]) -> Result<Vec<Overrid
     Ok(overrides)
 }
 
+/// What the user's own file demands of boxes that are pulled; none if there is no such file, or nothing of it there.
+///
+/// # Errors
+/// The file cannot be read, or something in it is wrong; kind `Usage`.
+pub fn trust(user: &Path) -> Result<Option<Trust>> {
+    // One that is there and cannot be read demands something that nobody knows: no reason to demand nothing.
+    if let Err(e) = std::fs::symlink_metadata(user)
+        && e.kind() == std::io::ErrorKind::NotFound
+    {
+        return Ok(None);
+    }
+    let dir = std::path::absolute(user)?.parent().map(Path::to_owned).unwrap_or_default();
+    let text = text_of(user)??;
+    Ok(parse_as(&text, user, |table, c| Some(decode::own_trust(table, &dir, c)))?)
+}
+
 fn layer(
     spec: &mut Spec,
     text: &str,
     file: &Path,
+    user: bool,
     overrides: &mut Vec<Override>,
 ) -> Result<(), Problems> {
     // What is relative starts beside the file; on the command line, beside the spec.
@@ -73,7 +91,7 @@ fn layer(
         None => spec.dir.clone(),
     };
     let (machines, mounts, updates) =
-        parse_as(text, file, |table, c| Some(decode::personal(table, spec, &dir, c)))?;
+        parse_as(text, file, |table, c| Some(decode::personal(table, spec, &dir, user, c)))?;
     for machine in &machines {
         let shown = |mounts: &[Mount]| -> Vec<String> {
             let here = mounts.iter().filter(|mount| mount.is_for(&machine.name));
@@ -208,6 +226,7 @@ mod tests {
             ("machine.firmware=uefi", "unknown key `firmware`"),
             ("machines.wbe.cpus=2", "the spec has no machine `wbe`"),
             ("machines.wev.cpus=2", "Did you mean `web`?"),
+            ("trust.required=false", "`trust` has no meaning here"),
             ("machine.memory=lots", "machine.memory"),
             ("machine.cpus", "has no value"),
             ("machine.memory=1GiB\nname=2", "machine.memory"),

@@ -52,6 +52,8 @@ pub fn reference() -> String {
     section(&mut out, "`[[hooks]]`", &keys::HOOKS_TABLE);
     section(&mut out, "`[parity]`", &keys::PARITY_TABLE);
     section(&mut out, "`[[parity.delta]]`", &keys::DELTAS_TABLE);
+    section(&mut out, "`[trust]`", &keys::TRUST_TABLE);
+    section(&mut out, "`[[trust.rules]]`", &keys::TRUST_RULES_TABLE);
     out.truncate(out.trim_end().len());
     out.push('\n');
     out

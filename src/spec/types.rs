@@ -61,6 +61,35 @@ pub struct Spec {
     pub hooks: Vec<Hook>,
     /// `[parity]`: what may differ between two images. No part of the image.
     pub parity: Option<Parity>,
+    /// `[trust]`: who has to have signed boxes that are pulled. No part of the image.
+    pub trust: Option<Trust>,
+}
+
+/// `[trust]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trust {
+    /// `required`: whether a box from a place that no rule covers is refused.
+    pub required: bool,
+    /// `[[trust.rules]]`.
+    pub rules: Vec<TrustRule>,
+}
+
+/// One entry of `[[trust.rules]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustRule {
+    /// `names`: patterns of places.
+    pub names: Vec<String>,
+    /// `keys`: who may sign for them.
+    pub keys: Vec<TrustKey>,
+}
+
+/// A key, or several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TrustKey {
+    /// `ssh-ed25519 AAAA…`, with a comment if there is one.
+    Text(String),
+    /// A file with such lines.
+    File(PathBuf),
 }
 
 impl Spec {

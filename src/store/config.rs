@@ -7,6 +7,9 @@ use super::layout;
 use crate::digest::{BoxDigest, BytesDigest, SpecDigest};
 use crate::error::Result;
 
+/// The `seal` of a box whose disk somebody else made: nothing was removed from it, and nothing of it was checked.
+pub const UNSEALED: &str = "none";
+
 /// The config blob of a box, written as JSON with sorted keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -31,9 +34,9 @@ pub struct BoxConfig {
     pub cmdline: String,
     /// Seconds since 1970 UTC; no file time in the image is later.
     pub epoch: i64,
-    /// Version of the seal's rules (`seal/1`).
+    /// Version of the seal's rules (`seal/1`), or [`UNSEALED`].
     pub seal: String,
-    /// Version of devbox that built it.
+    /// Version of devbox that built or imported it.
     pub devbox: String,
 }
 

@@ -93,6 +93,7 @@ impl Store {
         }
         let mut pruned =
             Pruned { blobs: vec![], temporary: self.sweep(dry_run)?, kept: self.kept(index, live) };
+        pruned.temporary.extend(self.stray_signatures(&keep, dry_run)?);
         for entry in fs::read_dir(self.root.join("blobs/sha256"))? {
             let entry = entry?;
             let name = entry.file_name();

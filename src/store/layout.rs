@@ -237,7 +237,7 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>> {
 
 /// Writes `<root>/<name>` by rename, durably; the caller holds the exclusive lock, so nobody
 /// sweeps the temporary file away.
-fn replace(root: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+pub(super) fn replace(root: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(root.join("tmp"))?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;

@@ -11,6 +11,7 @@
 //! Names: a release version (`1.2.0`) is immutable, a version with a pre-release part (`1.2.0-dev`)
 //! moves with every build; see [`Existing`].
 
+mod accepted;
 mod add;
 mod blobs;
 mod check;
@@ -19,6 +20,7 @@ mod gc;
 pub(crate) mod layout;
 pub(crate) mod lock;
 mod partial;
+mod signatures;
 
 use std::path::{Path, PathBuf};
 
@@ -26,13 +28,15 @@ use crate::digest::FileDigest;
 use crate::error::{Context as _, Error, Result};
 use crate::host;
 
+pub use accepted::{Accepted, Place};
 pub use add::{Added, Existing, Outcome};
 pub use blobs::{Finished, Staged};
 pub use check::{Checked, Checks};
-pub use config::BoxConfig;
+pub use config::{BoxConfig, UNSEALED};
 pub use gc::{Kept, Live, Pruned};
 pub use lock::Guard;
 pub use partial::Partial;
+pub use signatures::MAX_SIGNATURE;
 
 // `registry`, which speaks the same format, needs `images`.
 #[cfg(feature = "images")]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use devbox::digest::{BoxDigest, BytesDigest, FileDigest, SpecDigest};
 use devbox::error::Result;
 use devbox::event::Events;
-use devbox::registry::{self, Address, Described, Options, Pulled, Pushed, Retry};
+use devbox::registry::{self, Address, Described, Options, Policy, Pulled, Pushed, Retry};
 use devbox::store::{BoxConfig, BoxRef, Existing, Live, Store};
 use tokio_util::sync::CancellationToken;
 
@@ -117,7 +117,7 @@ pub(crate) fn options() -> Options {
     Options {
         retry: Retry { pause: Duration::from_millis(5), ..Retry::default() },
         credentials: vec![],
-        ..Options::default()
+        ..Options::new(Policy::none())
     }
 }
 

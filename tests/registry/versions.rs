@@ -81,7 +81,7 @@ async fn a_source_is_resolved_pulled_and_pinned() {
     let paths = paths(&to);
     let resolve = async |source: &BoxSource, arch: &str| -> Result<base::Base> {
         let (events, cancel) = (Events::silent(), CancellationToken::new());
-        base::resolve(source, arch, &paths, &events, &cancel).await
+        base::resolve(&spec(arch), source, &paths, &events, &cancel).await
     };
     let source = |wish: Wish| BoxSource { from: BoxPlace::At(place.clone()), wish, pinned: None };
     let range = source(Wish::version("^1").expect("a range"));
@@ -109,15 +109,26 @@ async fn a_source_is_resolved_pulled_and_pinned() {
     let fresh = Home::new();
     let paths = self::paths(&fresh);
     let (events, cancel) = (Events::silent(), CancellationToken::new());
-    let again = base::resolve(&pinned, "amd64", &paths, &events, &cancel).await.expect("pulls");
+    let again =
+        base::resolve(&spec("amd64"), &pinned, &paths, &events, &cancel).await.expect("pulls");
     assert_eq!(again.image.config().version, "1.0.0");
     let wrong =
         BoxSource { pinned: Some(PinnedBox { disk: new.disk_digest(), ..pin }), ..range.clone() };
-    let e = base::resolve(&wrong, "amd64", &paths, &events, &cancel).await.expect_err("another");
+    let e =
+        base::resolve(&spec("amd64"), &wrong, &paths, &events, &cancel).await.expect_err("another");
     assert!(e.to_string().contains("another disk than the lock says"), "{e}");
     // The registry is gone: what is pinned and here does without.
     drop(registry);
-    base::resolve(&pinned, "amd64", &paths, &events, &cancel).await.expect("here");
+    base::resolve(&spec("amd64"), &pinned, &paths, &events, &cancel).await.expect("here");
+}
+
+/// A spec that says nothing but its architecture.
+fn spec(arch: &str) -> devbox::spec::Spec {
+    let text = format!(
+        "name = \"a\"\nversion = \"1.0.0\"\narch = \"{arch}\"\n[source]\ntype = \"packages\"\nsuite = \"bookworm\"\n"
+    );
+    let at = std::path::Path::new("/devbox.toml");
+    devbox::spec::parse(&text, at, std::path::Path::new("/")).expect("a spec")
 }
 
 fn paths(home: &Home) -> Paths {

@@ -1,6 +1,7 @@
 //! One function a parser: it takes any input, and must neither panic, nor hang, nor take more memory
 //! than [`crate::MEMORY`].
 
+mod catalog;
 mod checks;
 mod chunks;
 mod images;
@@ -8,6 +9,7 @@ mod packages;
 mod texts;
 mod whole;
 
+pub use catalog::catalog;
 pub use chunks::chunks;
 pub use images::*;
 pub use packages::packages;

@@ -192,6 +192,46 @@ pub(super) async fn write(
     Ok(Written { outputs, about })
 }
 
+/// Writes one output of any box of the store into `dir`, for a machine of a spec that says nothing of it.
+///
+/// # Errors
+/// No space, a failing `qemu-img`, or an output that does not have the box's bytes.
+pub async fn export(
+    image: &BoxRef,
+    format: OutputFormat,
+    dir: &Path,
+    policy: Policy,
+    paths: &crate::host::Paths,
+    cancel: &CancellationToken,
+) -> Result<Output> {
+    fs::create_dir_all(dir)?;
+    let work = Arc::new(Work {
+        image: image.clone(),
+        machine: plain_machine(image.config())?,
+        digests: Cache::new(paths.digests()),
+        dir: dir.to_owned(),
+        policy,
+        cancel: cancel.clone(),
+    });
+    let data = allocated(&*work.disk()?)?;
+    check_space(dir, data.saturating_mul(2), "the output")?;
+    // Those of one version for several architectures stand in one folder.
+    let name = format!("{}-{}{}", work.base(), image.config().arch, suffix(format));
+    one(&work, format, &name).await
+}
+
+/// All defaults, with the firmware of the box.
+fn plain_machine(config: &crate::store::BoxConfig) -> Result<Machine> {
+    let text = format!(
+        "name = \"{}\"\nversion = \"1.0.0\"\narch = \"{}\"\n[source]\ntype = \"packages\"\nsuite = \"bookworm\"\n[machine]\nfirmware = \"{}\"\n",
+        config.name, config.arch, config.firmware
+    );
+    let spec = crate::spec::parse(&text, Path::new(&config.name), Path::new("/"));
+    Ok(spec
+        .map_err(|e| Error::from(e).context("the box has a config that no machine fits"))?
+        .machine)
+}
+
 /// What the name of an output ends in.
 fn suffix(format: OutputFormat) -> &'static str {
     match format {

@@ -56,6 +56,8 @@ pub async fn known(
     let index = Index::parse(&job.remote.blob(what, &job.shipped.index, MAX_INDEX).await?)?;
     job.check(&index)?;
     let (disk, size) = (job.shipped.disk, index.weave.size);
+    // Machines start on it before it is here as a whole; what comes later has the digest that was judged.
+    job.accept()?;
     // Without it the box arrives, too.
     let boot = boot::found(&job.remote, manifest, disk).await.ok().flatten();
     Ok(Known {
@@ -106,7 +108,10 @@ pub async fn begin(
     let (mut job, _) = Job::new(store, address, existing, options, events, cancel).await?;
     job.in_use = true;
     match job.prepare(described).await? {
-        Prepared::Here(image, _) => Ok(Begun::Here(image)),
+        Prepared::Here(image, _) => {
+            job.remember(&image)?;
+            Ok(Begun::Here(image))
+        }
         Prepared::Missing { plan, partial, target, missing } => {
             let described = described.clone();
             let arriving = Arriving { job, plan, partial, target, missing, described };
@@ -186,11 +191,14 @@ impl Arriving {
         let done = async {
             // An earlier attempt may have come so far.
             if let Some((image, _)) = self.job.add_present().await? {
+                self.job.remember(&image)?;
                 return Ok::<BoxRef, Error>(image);
             }
             let (plan, partial) = (self.plan.clone(), self.partial.twin()?);
             let finished = self.job.finish(plan, partial, self.target.clone(), &self.described);
-            Ok(finished.await?.0)
+            let (image, _) = finished.await?;
+            self.job.remember(&image)?;
+            Ok(image)
         };
         match done.await {
             Ok(image) => Ok(image),

@@ -12,6 +12,7 @@ mod personal;
 mod provision;
 mod source;
 mod steps;
+mod trust;
 
 use std::path::Path;
 
@@ -20,7 +21,7 @@ use toml::de::DeTable;
 use crate::spec::keys::{self, LARGEST_VHD};
 use crate::spec::quantity::{GIB, size_text};
 use crate::spec::reader::{Collector, Reader};
-pub(crate) use personal::personal;
+pub(crate) use personal::{own_trust, personal};
 
 use crate::spec::types::{Arch, Deploy, OutputFormat, Seal, Source, Spec};
 
@@ -45,6 +46,7 @@ pub(crate) fn spec(table: &DeTable<'_>, dir: &Path, c: &mut Collector) -> Option
     let provision = provision::provision(&top, dir, named, c);
     let hooks = hooks::hooks(&top, dir, named, c);
     let parity = parity::parity(&top, dir, c);
+    let trust = trust::trust(&top, dir, c);
     Some(Spec {
         dir: dir.to_owned(),
         name: name?,
@@ -65,6 +67,7 @@ pub(crate) fn spec(table: &DeTable<'_>, dir: &Path, c: &mut Collector) -> Option
         provision,
         hooks,
         parity,
+        trust,
     })
 }
 

@@ -5,22 +5,37 @@ use std::path::Path;
 use toml::de::DeTable;
 
 use crate::spec::decode::machine::personal_keys_of;
-use crate::spec::decode::mounts;
+use crate::spec::decode::{mounts, trust};
 use crate::spec::keys;
 use crate::spec::problem::{nearest, one_of, shown};
 use crate::spec::reader::{Collector, Reader};
-use crate::spec::types::{Machine, Mount, Source, Spec};
+use crate::spec::types::{Machine, Mount, Source, Spec, Trust};
+
+/// `[trust]` of the user's own file; what else stands there is about a spec.
+pub(crate) fn own_trust(table: &DeTable<'_>, dir: &Path, c: &mut Collector) -> Option<Trust> {
+    trust::trust(&Reader::top(table, &keys::PERSONAL, c), dir, c)
+}
 
 /// Machines, mounts and `updates` as the settings have them: `[machine]` for each, then `[machines.NAME]` for one.
-/// Relative paths in them start at `dir`.
+/// Relative paths in them start at `dir`. With `user`, they are those of the user's own file.
 pub(crate) fn personal(
     table: &DeTable<'_>,
     spec: &Spec,
     dir: &Path,
+    user: bool,
     c: &mut Collector,
 ) -> (Vec<Machine>, Vec<Mount>, bool) {
     let top = Reader::top(table, &keys::PERSONAL, c);
     let updates = top.boolean(&keys::PERSONAL_UPDATES, c).unwrap_or(spec.updates);
+    if user {
+        trust::trust(&top, dir, c);
+    } else if top.has(&keys::TRUST) {
+        let at = top.place_of(&keys::TRUST);
+        c.report(&at.path, at.span, "`trust` has no meaning here").hint = Some(
+            "Write it into the spec, or into your own `config.toml`, which holds for all projects."
+                .to_owned(),
+        );
+    }
     let (mut machines, source) = (spec.machines.clone(), &spec.source);
     let own = mounts::mounts(&top, dir, &machines, true, c);
     let place = top.place_of(&keys::MOUNTS);

@@ -40,9 +40,9 @@ pub(super) struct Found {
 /// an OVA's manifest does not hold.
 pub(super) fn disk(file: &Source, limits: &Limits) -> Result<Found> {
     let members = tar::members(file, limits)?;
-    if let Some(layer) = oci::layer(file, &members, limits)? {
+    if let Some((layer, kind)) = oci::layer(file, &members, limits)? {
         let (source, member) = (file.inside(&layer.name, layer.bytes.clone()), layer.name.clone());
-        return Ok(Found { source, member, kind: "OCI image", notes: vec![] });
+        return Ok(Found { source, member, kind, notes: vec![] });
     }
     let metadata = metadata(file, &members)?;
     let ends = |ending: &str| members.iter().any(|member| member.name.ends_with(ending));

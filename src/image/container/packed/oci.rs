@@ -1,6 +1,7 @@
-//! An OCI image in an archive, as a containerDisk is: its one layer has the disk.
+//! An image of containers in an archive, as a containerDisk is: its one layer has the disk.
 //!
-//! Source: OCI Image Format Specification 1.1, `image-layout.md`, `image-index.md`, `manifest.md`.
+//! Sources: OCI Image Format Specification 1.1, `image-layout.md`, `image-index.md`, `manifest.md`; Docker Image Specification
+//! 1.2, "Combined Image JSON + Filesystem Changeset Format", which `docker save` writes.
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -14,6 +15,8 @@ use crate::image::container::source::Source;
 /// The members that make an archive an image layout.
 const LAYOUT: &str = "oci-layout";
 const INDEX: &str = "index.json";
+/// What `docker save` has in their place.
+const SAVED: &str = "manifest.json";
 /// Longest document in bytes: a registry's customary limit for manifests.
 const LONGEST: usize = 4 << 20;
 /// Bytes hashed at a time.
@@ -36,7 +39,26 @@ struct Descriptor {
     size: u64,
 }
 
-/// The layer of the image, if the archive is an image layout.
+/// An image in what `docker save` writes.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Saved {
+    config: String,
+    layers: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Config {
+    rootfs: Rootfs,
+}
+
+#[derive(Deserialize)]
+struct Rootfs {
+    /// Digests of the layers, unpacked.
+    diff_ids: Vec<String>,
+}
+
+/// The layer of the image and what the archive is, if it is an image layout or written by `docker save`.
 ///
 /// # Errors
 /// Kind `Undetermined`: it holds not exactly one image with one layer, or a blob has not the digest
@@ -45,12 +67,13 @@ pub(super) fn layer<'m>(
     file: &Source,
     members: &'m [Member],
     limits: &Limits,
-) -> Result<Option<&'m Member>> {
+) -> Result<Option<(&'m Member, &'static str)>> {
     let is = |name: &str| members.iter().any(|member| member.name == name);
-    if !is(LAYOUT) || !is(INDEX) {
-        return Ok(None);
-    }
     let image = Image { file, members, limits };
+    if !is(LAYOUT) || !is(INDEX) {
+        let saved = if is(SAVED) { image.saved()? } else { None };
+        return Ok(saved.map(|layer| (layer, "docker archive")));
+    }
     let index: Index = image.document(image.member(INDEX)?)?;
     let [manifest] = index.manifests.as_slice() else {
         return Err(image.bad(format!("it holds {} images, not one", index.manifests.len())));
@@ -59,7 +82,7 @@ pub(super) fn layer<'m>(
     let [layer] = manifest.layers.as_slice() else {
         return Err(image.bad(format!("its image has {} layers, not one", manifest.layers.len())));
     };
-    image.blob(layer).map(Some)
+    image.blob(layer).map(|layer| Some((layer, "OCI image")))
 }
 
 struct Image<'a, 'm> {
@@ -72,6 +95,31 @@ impl<'m> Image<'_, 'm> {
     fn member(&self, name: &str) -> Result<&'m Member> {
         let found = self.members.iter().find(|member| member.name == name);
         found.ok_or_else(|| self.bad(format!("`{}` is not there", name.escape_debug())))
+    }
+
+    /// The layer of the image that `docker save` wrote; none if the archive is of something else, in which a file has that name.
+    fn saved(&self) -> Result<Option<&'m Member>> {
+        let Ok(images) = self.document::<Vec<Saved>>(self.member(SAVED)?) else { return Ok(None) };
+        let [image] = images.as_slice() else {
+            return Err(self.bad(format!("it holds {} images, not one", images.len())));
+        };
+        let [layer] = image.layers.as_slice() else {
+            return Err(self.bad(format!("its image has {} layers, not one", image.layers.len())));
+        };
+        let config: Config = self.document(self.member(&image.config)?)?;
+        let [expected] = config.rootfs.diff_ids.as_slice() else {
+            let named = config.rootfs.diff_ids.len();
+            return Err(self.bad(format!("its config names {named} layers, not one")));
+        };
+        let member = self.member(layer)?;
+        let found = self.digest(member)?;
+        if found.to_string() == *expected {
+            return Ok(Some(member));
+        }
+        Err(self
+            .bad(format!("`{}` has another digest", member.name))
+            .detail(format!("expected: {}", expected.escape_debug()))
+            .detail(format!("found: {found}")))
     }
 
     /// The blob of a descriptor, when it is what the descriptor says.

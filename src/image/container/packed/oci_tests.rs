@@ -113,3 +113,37 @@ fn what_is_not_one_image_with_one_true_layer_is_refused() {
     }
     Layout::of(&[inner]).refused("wrapped in more than");
 }
+
+/// As `docker save` writes it: a config, its layer, and `manifest.json`.
+fn saved(layers: &[&str], diff_id: &str) -> Layout {
+    let (_, layer) = layer();
+    let config =
+        json!({"architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": [diff_id]}});
+    let manifest = json!([{"Config": "c.json", "RepoTags": ["disk:1"], "Layers": layers}]);
+    Layout {
+        dir: tempfile::tempdir().expect("a folder"),
+        files: vec![
+            ("manifest.json".into(), manifest.to_string().into_bytes()),
+            ("c.json".into(), config.to_string().into_bytes()),
+            ("a/layer.tar".into(), layer),
+        ],
+    }
+}
+
+#[test]
+fn what_docker_saves_is_read_and_its_layer_has_the_digest_of_its_config() {
+    let (disk, layer) = layer();
+    let digest = FileDigest::of(&layer).to_string();
+    let opened = saved(&["a/layer.tar"], &digest).open().expect("opens");
+    assert!(opened.wrapping.as_ref().is_some_and(|of| of.contains("docker archive")), "{opened:?}");
+    assert_eq!(opened.reader.size(), disk.len() as u64);
+    saved(&["a/layer.tar"], &FileDigest::of(b"x").to_string()).refused("has another digest");
+    saved(&["a/layer.tar", "b"], &digest).refused("2 layers");
+    saved(&["../layer.tar"], &digest).refused("is not there");
+    let two = saved(&["a/layer.tar"], &digest).change(0, |text| {
+        *text =
+            b"[{\"Config\": \"c.json\", \"Layers\": []}, {\"Config\": \"c.json\", \"Layers\": []}]"
+                .to_vec();
+    });
+    two.refused("2 images");
+}
