@@ -95,6 +95,24 @@ pub fn find(store: &Store, pinned: &PinnedBox) -> Result<Option<BoxRef>> {
     Ok(named.map(|at| boxes.swap_remove(at)))
 }
 
+/// The boxes `name` in the store for guests of `arch`, the newest first.
+///
+/// # Errors
+/// The store is damaged.
+pub fn in_store(store: &Store, name: &str, arch: &str) -> Result<Vec<(Version, BoxRef)>> {
+    let mut all: Vec<(Version, BoxRef)> = vec![];
+    for image in store.list()? {
+        if image.config().name == name
+            && image.config().arch == arch
+            && let Ok(version) = Version::parse(&image.config().version)
+        {
+            all.push((version, image));
+        }
+    }
+    all.sort_by(|a, b| b.0.cmp(&a.0));
+    Ok(all)
+}
+
 fn for_arch(arch: &str) -> Options {
     Options { arch: Some(arch.to_owned()), ..Options::new(Policy::none()) }
 }
@@ -108,16 +126,7 @@ fn stored(store: &Store, name: &str, source: &BoxSource, arch: &str) -> Result<B
     if let Some(manifest) = digest {
         return Ok(Base { image: store.get(manifest)?, manifest });
     }
-    let mut all: Vec<(Version, BoxRef)> = vec![];
-    for image in store.list()? {
-        if image.config().name == name
-            && image.config().arch == arch
-            && let Ok(version) = Version::parse(&image.config().version)
-        {
-            all.push((version, image));
-        }
-    }
-    all.sort_by(|a, b| b.0.cmp(&a.0));
+    let all = in_store(store, name, arch)?;
     let there: Vec<String> = all.iter().map(|(version, _)| version.to_string()).collect();
     let chosen = all.into_iter().find(|(version, _)| source.wish.fits(version));
     let Some((_, image)) = chosen else {

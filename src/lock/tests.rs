@@ -203,3 +203,76 @@ fn a_lock_pins_an_image_whatever_its_checksum_file_says() {
     let dated = Lock { snapshot: example().snapshot, inputs: vec![], ..lock };
     assert!(!dated.unfit(&spec).expect("read").is_empty());
 }
+
+const BOXED: &str = "name = \"a\"\nversion = \"1.0.0\"\narch = \"amd64\"\n[source]\ntype = \"box\"\n\
+    box = \"oci://r.example/base\"\nversion = \"^1.2\"\n";
+
+fn boxed(text: &str) -> Spec {
+    parse(text, Path::new("f"), Path::new("/")).expect("valid")
+}
+
+#[test]
+fn a_box_is_pinned_and_another_wish_does_not_fit() {
+    let (spec, disk) = (boxed(BOXED), FileDigest::of(b"disk"));
+    let Source::Box(source) = &spec.source else { panic!("a box") };
+    let lock = Lock {
+        spec: fingerprint(&spec, Some(&disk)).expect("digested"),
+        snapshot: None,
+        source_box: Some(LockedBox {
+            wanted: LockedBox::wanted(source),
+            version: "1.2.3".to_owned(),
+            manifest: FileDigest::of(b"manifest"),
+        }),
+        inputs: inputs(&spec, Some(&disk)).expect("digested"),
+        ..example()
+    };
+    assert_eq!(Lock::parse(&lock.text()).as_ref(), Ok(&lock));
+    assert_eq!(lock.unfit(&spec).expect("told"), []);
+    let pinned = lock.pinned_box(source).expect("pinned");
+    assert_eq!((pinned.version.as_str(), pinned.disk), ("1.2.3", disk));
+    let Source::Box(found) = lock.pin(&spec).source else { panic!("a box") };
+    assert_eq!(found.pinned, Some(pinned));
+    for (from, to) in [("^1.2", "^1.3"), ("r.example/base", "r.example/other")] {
+        let other = boxed(&BOXED.replace(from, to));
+        let unfit = lock.unfit(&other).expect("told");
+        assert_eq!((unfit.len(), unfit[0].name.as_str()), (1, SOURCE), "{to}: {unfit:?}");
+        assert!(unfit[0].what.contains(to), "{unfit:?}");
+        let Source::Box(source) = &other.source else { panic!("a box") };
+        assert!(lock.pinned_box(source).is_none());
+    }
+    // Found anew, nothing of it stays.
+    let loose = lock.without(&[SOURCE.to_owned()].into());
+    assert!(loose.source_box.is_none() && loose.pinned_box(source).is_none());
+    let text = lock.text().replace("manifest = \"sha256:", "manifest = \"sha512:");
+    assert!(Lock::parse(&text).is_err());
+}
+
+#[test]
+fn which_box_is_meant_is_said_once_and_in_words_that_are_known() {
+    let wrong = |from: &str, to: &str| {
+        let text = BOXED.replace(from, to);
+        assert_ne!(text, BOXED);
+        let problems = parse(&text, Path::new("f"), Path::new("/")).expect_err(to);
+        problems.render(false)
+    };
+    for (from, to, word) in [
+        ("version = \"^1.2\"", "version = \"^1.2\"\nchannel = \"stable\"", "says twice"),
+        ("^1.2", "^^1", "neither a version nor a range"),
+        ("^1.2", "1.2.3.4", "neither a version nor a range"),
+        ("r.example/base", "r.example/base:1.0.0", "without a tag"),
+        ("oci://r.example/base", "a b", "without a tag"),
+        ("oci://r.example/base", &format!("base@{}", FileDigest::of(b"x")), "says twice"),
+    ] {
+        let said = wrong(from, to);
+        assert!(said.contains(word), "{to}: {said}");
+    }
+    let own = BOXED.replace("oci://r.example/base", "base");
+    assert!(parse(&own, Path::new("f"), Path::new("/")).is_ok());
+    let channel = own.replace("version = \"^1.2\"", "channel = \"stable\"");
+    let said = parse(&channel, Path::new("f"), Path::new("/")).expect_err("no channel");
+    assert!(said.render(false).contains("has no channels"));
+    assert!(boxed(BOXED).is_box().is_some());
+    let step = format!("{BOXED}[[steps]]\ntype = \"shell\"\ninline = \"true\"\n");
+    assert!(boxed(&step).is_box().is_none());
+    assert!(boxed(&format!("{BOXED}[seal]\nhostname = \"b\"\n")).is_box().is_none());
+}

@@ -24,6 +24,12 @@ const ASK: Duration = Duration::from_secs(20);
 pub(super) async fn ensure(spec: &Spec, options: &Options, run: Run<'_>) -> Result<BoxRef> {
     if let Some(source) = spec.is_box() {
         let source = pinned(spec, source)?;
+        if source.pinned.is_none() && Lock::of(spec)?.is_some() {
+            run.events.warn(format!(
+                "`{}` is stale: it is about another source; `devbox box update` makes it anew",
+                lock::path(spec).display()
+            ));
+        }
         let base = base::resolve(spec, &source, run.paths, run.events, run.cancel).await?;
         return Ok(base.image);
     }

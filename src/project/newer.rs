@@ -82,17 +82,17 @@ impl Question {
         events: &Events,
         cancel: &CancellationToken,
     ) -> Result<Option<Newest>> {
+        let arch = Some(self.arch.as_str().to_owned());
+        let options = Options { arch, ..options.clone() };
         let Wish::Channel(channel) = &self.wish else {
-            let all = registry::versions(&self.place, options, events, cancel).await?;
-            let newest = all.iter().find(|version| self.wish.fits(version));
+            let asked = registry::newest(&self.place, &self.wish, &options, events, cancel);
+            let newest = asked.await?.0;
             return Ok(
                 newest.map(|version| Newest { version: version.to_string(), manifest: None })
             );
         };
         let which = Some(Which::Tag(channel.clone()));
         let address = Address { place: self.place.clone(), which };
-        let arch = Some(self.arch.as_str().to_owned());
-        let options = Options { arch, ..options.clone() };
         let Some(offered) = registry::look(&address, &options, events, cancel).await? else {
             return Ok(None);
         };

@@ -3,13 +3,15 @@
 use semver::Version;
 use serde::Serialize;
 
+use crate::build::base;
 use crate::error::{Kind, Result};
 use crate::lock;
 use crate::project::boxes;
 use crate::project::newer::{Newest, Question};
 use crate::project::{Project, Run};
 use crate::registry::{Options, Policy};
-use crate::spec::{Source, Spec};
+use crate::spec::{BoxPlace, BoxSource, Source, Spec, Wish};
+use crate::store::Store;
 
 /// One box that a project has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -52,9 +54,8 @@ pub async fn look(project: &Project, spec: &Spec, run: Run<'_>) -> Result<Vec<Ha
     let mut all = vec![];
     let mut of_machines = None;
     if let Source::Box(source) = &spec.source
-        && let Some(question) = Question::of_source(source, spec.arch)?
+        && let Some((place, newest)) = newest_source(spec, source, run).await?
     {
-        let newest = ask(&question, run).await?;
         let pinned = boxes::pinned(spec, source)?.pinned;
         let newer = |newest: &Newest| match &pinned {
             Some(pinned) => newest.is_newer(&pinned.version, Some(pinned.manifest)),
@@ -64,21 +65,21 @@ pub async fn look(project: &Project, spec: &Spec, run: Run<'_>) -> Result<Vec<Ha
             kind: "source",
             machine: None,
             version: pinned.as_ref().map(|pinned| pinned.version.clone()),
-            place: question.place.to_string(),
+            place: place.clone(),
             outdated: newest.as_ref().is_some_and(newer),
             newest: newest.as_ref().map(|newest| newest.version.clone()),
         });
         if spec.is_box().is_some() {
-            of_machines = Some((question, newest));
+            of_machines = Some((place, newest));
         }
     }
     if spec.is_box().is_none()
         && let Some(question) = Question::of_home(spec)?
     {
         let newest = ask(&question, run).await?;
-        of_machines = Some((question, newest));
+        of_machines = Some((question.place.to_string(), newest));
     }
-    let Some((question, newest)) = of_machines else { return Ok(all) };
+    let Some((place, newest)) = of_machines else { return Ok(all) };
     for member in project.existing() {
         // What is damaged, `status` says.
         let Ok(Some(record)) = member.instance.record() else { continue };
@@ -94,12 +95,30 @@ pub async fn look(project: &Project, spec: &Spec, run: Run<'_>) -> Result<Vec<Ha
             kind: "machine",
             machine: Some(record.name.clone()),
             version: Some(version.to_owned()),
-            place: question.place.to_string(),
+            place: place.clone(),
             outdated: newest.as_ref().is_some_and(newer),
             newest: newest.as_ref().map(|newest| newest.version.clone()),
         });
     }
     Ok(all)
+}
+
+/// The newest box that fits a source, and where that is; none where there can be no other one.
+async fn newest_source(
+    spec: &Spec,
+    source: &BoxSource,
+    run: Run<'_>,
+) -> Result<Option<(String, Option<Newest>)>> {
+    if let (BoxPlace::Store(name), Wish::Range(_)) = (&source.from, &source.wish) {
+        let boxes = base::in_store(&Store::open(&run.paths.store)?, name, spec.arch.as_str())?;
+        let newest = boxes.into_iter().find(|(version, _)| source.wish.fits(version));
+        let newest =
+            newest.map(|(version, _)| Newest { version: version.to_string(), manifest: None });
+        return Ok(Some(("the store".to_owned(), newest)));
+    }
+    let Some(question) = Question::of_source(source, spec.arch)? else { return Ok(None) };
+    let newest = ask(&question, run).await?;
+    Ok(Some((question.place.to_string(), newest)))
 }
 
 async fn ask(question: &Question, run: Run<'_>) -> Result<Option<Newest>> {

@@ -37,7 +37,7 @@ pub use look::{Offered, look};
 pub use pull::{Arriving, Begun, Known, Pulled, begin, known, pull};
 pub use push::{Pushed, push};
 pub use remote::{Access, Options, Remote};
-pub use select::{choose, versions};
+pub use select::{choose, newest, versions};
 pub use signing::{SignedBox, sign};
 pub use trust::Policy;
 

@@ -96,6 +96,27 @@ pub(super) async fn find(
     Ok(Some(Found { bytes, digest, shipped, listed: Some(wanted.to_owned()) }))
 }
 
+/// Whether there is a box of `arch` (Debian's name) at an address.
+///
+/// # Errors
+/// As [`find`].
+pub(super) async fn is_for(
+    remote: &Remote,
+    address: &Address,
+    which: &Which,
+    arch: &str,
+) -> Result<bool> {
+    let Some((bytes, _)) = document(remote, which).await? else { return Ok(false) };
+    let at = address.to_string();
+    match Listed::parse(&bytes, &at)? {
+        Some(listed) => Ok(listed.0.contains_key(arch)),
+        None => {
+            let shipped = Shipped::parse(&bytes, &at)?;
+            Ok(look::config(remote, &shipped, address).await?.arch == arch)
+        }
+    }
+}
+
 /// A manifest or an index.
 async fn document(remote: &Remote, which: &Which) -> Result<Option<(Vec<u8>, FileDigest)>> {
     let accept = format!("{MANIFEST}, {INDEX}");

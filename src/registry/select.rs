@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::address::{Address, Place, Which};
 use super::look::{Offered, look};
+use super::platforms;
 use super::remote::{Access, Options, Remote};
 use crate::error::{Error, Result};
 use crate::event::Events;
@@ -14,6 +15,8 @@ use crate::spec::Wish;
 
 /// Versions that a message names.
 const NAMED: usize = 8;
+/// Versions that are looked at for one of the right architecture, each with a request or two.
+const LOOKED_AT: usize = 8;
 
 /// The versions at a place, the newest first. Tags that are no versions are left out.
 ///
@@ -26,11 +29,41 @@ pub async fn versions(
     cancel: &CancellationToken,
 ) -> Result<Vec<Version>> {
     let remote = Remote::open(place, Access::Pull, options, events, cancel).await?;
+    of(&remote).await
+}
+
+async fn of(remote: &Remote) -> Result<Vec<Version>> {
     let tags = remote.tags().await?;
     let mut all: Vec<Version> = tags.iter().filter_map(|tag| Version::parse(tag).ok()).collect();
     all.sort();
     all.reverse();
     Ok(all)
+}
+
+/// The newest version at `place` that `wish` fits, and where `options` name an architecture, one that is there for it; of
+/// many that are not, the first few are looked at. And all versions.
+///
+/// # Errors
+/// As [`versions`]; a box cannot be read.
+pub async fn newest(
+    place: &Place,
+    wish: &Wish,
+    options: &Options,
+    events: &Events,
+    cancel: &CancellationToken,
+) -> Result<(Option<Version>, Vec<Version>)> {
+    let remote = Remote::open(place, Access::Pull, options, events, cancel).await?;
+    let all = of(&remote).await?;
+    let mut fitting = all.iter().filter(|version| wish.fits(version));
+    let Some(arch) = &options.arch else { return Ok((fitting.next().cloned(), all)) };
+    for version in fitting.take(LOOKED_AT) {
+        let which = Which::Tag(version.to_string());
+        let address = Address { place: place.clone(), which: Some(which.clone()) };
+        if platforms::is_for(&remote, &address, &which, arch).await? {
+            return Ok((Some(version.clone()), all));
+        }
+    }
+    Ok((None, all))
 }
 
 /// The box at `place` that `wish` means: of those that fit, the newest.
@@ -49,8 +82,10 @@ pub async fn choose(
         Wish::Channel(channel) => Which::Tag(channel.clone()),
         Wish::Exact(version) => Which::Tag(version.to_string()),
         Wish::Range(_) => {
-            let all = versions(place, options, events, cancel).await?;
-            let Some(newest) = all.iter().find(|version| wish.fits(version)) else {
+            let (newest, all) = newest(place, wish, options, events, cancel).await?;
+            // If none is for the architecture, the newest one says so.
+            let newest = newest.or_else(|| all.iter().find(|version| wish.fits(version)).cloned());
+            let Some(newest) = newest else {
                 return Err(Error::failed(format!("no box at `{place}` fits {wish}"))
                     .detail(listed(&all))
                     .hint("Change `version` of the source, or push such a box."));

@@ -4,10 +4,13 @@ use std::path::Path;
 
 use devbox::digest::FileDigest;
 use devbox::error::Result;
-use devbox::registry::{Options, Pulled};
+use devbox::event::Events;
+use devbox::registry::{Address, Options, Pulled, choose};
+use devbox::spec::Wish;
 use devbox::store::BoxRef;
 
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::boxes::{Home, bytes, options};
 use crate::server::Registry;
@@ -96,6 +99,28 @@ async fn one_that_moves_moves_for_each_architecture_alone() {
         let pulled = pull(&Home::new(), &address, Some("arm64")).await.expect("pulls");
         assert_eq!(pulled.manifest, kept.manifest);
     }
+}
+
+#[tokio::test]
+async fn the_newest_is_one_that_there_is_for_the_architecture() {
+    let (amd, arm) = (Home::new(), Home::new());
+    let place = format!("dir:{}", amd.path().join("boxes").display());
+    for version in ["1.0.0", "1.1.0"] {
+        amd.push(&add(&amd, version, "amd64", 1), &place).await.expect("pushes");
+    }
+    arm.push(&add(&arm, "1.0.0", "arm64", 2), &place).await.expect("pushes");
+    let at = Address::parse(&place).expect("address").place;
+    let (events, cancel) = (Events::silent(), CancellationToken::new());
+    for (arch, version) in [("amd64", "1.1.0"), ("arm64", "1.0.0")] {
+        let wish = Wish::version("^1").expect("a range");
+        let options = Options { arch: Some(arch.to_owned()), ..options() };
+        let found = choose(&at, &wish, &options, &events, &cancel).await.expect("one");
+        assert_eq!((&*found.config.version, &*found.config.arch), (version, arch));
+    }
+    let options = Options { arch: Some("arm64".to_owned()), ..options() };
+    let wish = Wish::version(">=1.1").expect("a range");
+    let e = choose(&at, &wish, &options, &events, &cancel).await.expect_err("none").to_string();
+    assert!(e.contains(":1.1.0` has no box for arm64"), "{e}");
 }
 
 /// Lets `tag` mean these bytes, as whoever can write to the folder can.
