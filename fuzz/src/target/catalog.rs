@@ -33,17 +33,22 @@ pub fn catalog(data: &[u8]) {
     };
     match offer.added_to(Some(text), "catalog") {
         // What was written is taken as it is the next time.
-        Ok(text) => assert_eq!(offer.added_to(Some(text.as_bytes()), "catalog").expect("again"), text),
+        Ok(text) => {
+            assert_eq!(offer.added_to(Some(text.as_bytes()), "catalog").expect("again"), text)
+        }
         Err(e) => checks::message(&e.to_string()),
     }
 }
 
 fn chosen(catalog: &Catalog, range: Range) {
-    match catalog.choose(&Wanted { range: range.clone(), provider: None, arch: "amd64" }, "catalog") {
+    match catalog.choose(&Wanted { range: range.clone(), provider: None, arch: "amd64" }, "catalog")
+    {
         Ok(choice) => {
             assert!(range.holds(&choice.version));
             if let Some(hex) = choice.checksum {
-                assert!(matches!(hex.len(), 64 | 128) && hex.bytes().all(|b| b.is_ascii_hexdigit()));
+                assert!(
+                    matches!(hex.len(), 64 | 128) && hex.bytes().all(|b| b.is_ascii_hexdigit())
+                );
             }
         }
         Err(e) => checks::message(&e.to_string()),
