@@ -306,3 +306,32 @@ async fn a_disk_that_is_too_small_is_named_before_anything_moves() {
     assert!(said.contains("not enough free space") && said.contains("box prune"), "{said}");
     assert_eq!(String::from_utf8_lossy(&out.stdout), "", "no blob");
 }
+
+#[cfg(feature = "crash-points")]
+#[tokio::test]
+async fn a_killed_push_is_done_by_the_next_one() {
+    let Some(registry) = Registry::start("a killed push") else { return };
+    let from = Home::new();
+    let (first, _) = two_versions(&from);
+    for point in ["push.own-tag", "push.before-channel"] {
+        let place = registry.repository(&point.replace('.', "-"));
+        let push = |point: &str| {
+            let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_devbox"));
+            command.args(["box", "push", "web:1.0.0", &place, "--channel", "stable"]);
+            command.env("DEVBOX_HOME", from.path()).env_remove("REGISTRY_AUTH_FILE");
+            command.env("DEVBOX_CRASH", point).output()
+        };
+        let out = push(point).await.expect("runs");
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(!out.status.success(), "{point} was not passed: {said}");
+        let out = push("").await.expect("runs");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        for tag in ["1.0.0", "stable"] {
+            let to = Home::new();
+            let pulled = to.pull(&format!("{place}:{tag}")).await.expect("pulls");
+            assert_eq!(pulled.image.manifest_digest(), first.manifest_digest());
+            to.is_clean();
+        }
+        from.is_clean();
+    }
+}
