@@ -9,6 +9,7 @@ use super::partial::Partial;
 use super::{Output, Work, allocated, check_space, open, reuse, suffix, with_small_files};
 use crate::build::container_format;
 use crate::build::flat::Written;
+use crate::crash;
 use crate::error::{Error, Result};
 use crate::parity::watch::Stamp;
 use crate::source::SourceDisk;
@@ -81,6 +82,7 @@ impl Early {
         let Some((Written { digest, length, .. }, stamp, since)) = self.written else {
             return Err(Error::failed(format!("`{}` was not written", path.display())));
         };
+        crash::point("build.output-written");
         tokio::time::sleep(reuse::GRAIN.saturating_sub(since.elapsed())).await;
         self.partial.publish(&path)?;
         reuse::keep(work, FORMAT, &path, &stamp, digest);
