@@ -108,8 +108,9 @@ impl Range {
     /// Kind `Usage`: it is none.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let wrong = |what: &str| {
-            Error::usage(format!("`{text}` is no range of versions"))
-                .cause(format!("`{what}` is not understood"))
+            // It may be anything: a terminal is shown it, and obeys none of it.
+            Error::usage(format!("`{}` is no range of versions", text.escape_debug()))
+                .cause(format!("`{}` is not understood", what.escape_debug()))
                 .hint("Write a version, or conditions with commas between them, as in `>= 1.2, < 2` or `~> 1.2`.")
         };
         let mut all = vec![];

@@ -83,10 +83,11 @@ fn exits_well(project: &Project, args: &[&str]) -> bool {
 #[test]
 fn a_server_that_is_killed_while_a_guest_boots_is_started_again() {
     let (shelf, project) = (shelf(), project("arriving-killed"));
+    let log = project.dir().join("up.log");
     let mut up = project
         .devbox(&["up", "--from", &shelf])
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(std::fs::File::create(&log).expect("a log"))
         .spawn()
         .expect("devbox runs");
     for _ in 0..3 {
@@ -97,7 +98,8 @@ fn a_server_that_is_killed_while_a_guest_boots_is_started_again() {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
     }
-    assert!(up.wait().expect("ends").success());
+    let ended = up.wait().expect("ends");
+    assert!(ended.success(), "{}", std::fs::read_to_string(&log).unwrap_or_default());
     run(&mut project.devbox(&["ssh", "-c", "true"]));
     wait_for("the box", || exits_well(&project, &["box", "show", "tiny:1.0.0", "--verify"]));
     insist_on_blobs(&project);
