@@ -96,6 +96,15 @@ impl Project {
     }
 }
 
+/// Nothing of what a test left runs on.
+impl Drop for Project {
+    fn drop(&mut self) {
+        if self.path("home/machines").exists() {
+            self.run(&["destroy", "-f"]);
+        }
+    }
+}
+
 fn has(text: &str, part: &str) {
     assert!(text.contains(part), "`{part}` is not in:\n{text}");
 }
@@ -134,9 +143,13 @@ async fn a_locked_build_brings_what_is_locked_or_says_what_is_otherwise() {
     project.spec("1.1.0-dev", &installs(server.port));
     has(&project.ends(0, &["lock", "--check"]), "fits");
 
-    // The world has moved on: a plain build takes it, a locked one does not, and says so before there is a box.
+    // The world has moved on: a plain build takes and tells it, a locked one says so before there is a box.
     server.says("2.0");
-    project.ends(0, &["build", "--no-cache"]);
+    let plain = project.ends(0, &["build", "--no-cache"]);
+    has(
+        &plain,
+        "what the image has after its steps is not what `devbox.lock` has: `tool` is locked at 1.0 and is 2.0; `devbox lock` takes",
+    );
     let other = project.ends(1, &["build", "--locked"]);
     has(&other, "the stored box is not what is locked: `tool` is locked at 1.0 and is 2.0");
     has(&other, "what the image has after its steps is not what `devbox.lock` has");
@@ -164,7 +177,7 @@ async fn a_lock_that_does_not_fit_is_told_and_refused_before_anything_is_built()
     has(&locked, "`step one` was changed: step1:");
     let plain = project.ends(0, &["build"]);
     has(&plain, "`devbox.lock` is stale: `step one` was changed");
-    has(&plain, "and 1 more; `devbox lock` makes it anew");
+    has(&plain, "and 1 more; it is not kept to; `devbox lock` makes it anew");
     assert_eq!(project.lock(), lock, "a build writes no lock");
     has(&project.ends(0, &["lock", "--update", "one"]), "`step one: script` was changed");
     assert!(!project.ends(0, &["build"]).contains("stale"));
@@ -174,6 +187,9 @@ async fn a_lock_that_does_not_fit_is_told_and_refused_before_anything_is_built()
     project.write("SHA256SUMS", &format!("{}  {name}\n", "0".repeat(64)));
     has(&project.ends(0, &["lock", "--check"]), "fits");
     project.ends(0, &["build", "--locked"]);
+    project.ends(0, &["build", "--rebuild"]);
+    // One that does not fit holds nothing fast.
+    project.write("one.sh", "exit\n");
     has(&project.ends(1, &["build", "--rebuild"]), "is not the expected image");
 
     project.spec("1.0.0-dev", step);
@@ -182,7 +198,38 @@ async fn a_lock_that_does_not_fit_is_told_and_refused_before_anything_is_built()
         &project.ends(2, &["build", "--locked"]),
         "`devbox.lock` is no lock that this devbox reads",
     );
-    has(&project.ends(0, &["build"]), "is no lock that this devbox reads; it is not looked at");
+    has(&project.ends(2, &["build"]), "is no lock that this devbox reads");
+    has(&project.ends(2, &["up"]), "is no lock that this devbox reads");
+}
+
+#[tokio::test]
+async fn up_makes_its_machine_from_what_is_locked() {
+    let project = Project::new().await;
+    let step = "[[steps]]\ntype = \"shell\"\nname = \"one\"\nscript = \"one.sh\"\n";
+    project.write("one.sh", "true\n");
+    project.spec("1.0.0-dev", step);
+    has(&project.ends(2, &["up", "--locked"]), "there is no `devbox.lock`");
+    project.ends(0, &["lock"]);
+    // Only the lock knows by now which image it was.
+    let name = project.image.file_name().expect("a name").to_string_lossy().into_owned();
+    project.write("SHA256SUMS", &format!("{}  {name}\n", "0".repeat(64)));
+    let up = project.ends(0, &["up"]);
+    has(&up, "the box tiny:1.0.0-dev is not in the store; building it first");
+    has(&up, "step 1 one is in the cache");
+    assert!(!up.contains("stale"), "{up}");
+    has(&project.ends(0, &["up", "--locked"]), "runs already");
+
+    // A machine that is there is no reason to pass over that the lock does not fit.
+    project.write("one.sh", "exit 0\n");
+    let refused = project.ends(2, &["up", "--locked"]);
+    has(&refused, "`devbox.lock` does not fit the spec");
+    has(&refused, "`step one: script` was changed");
+    project.ends(0, &["destroy", "-f"]);
+    let text = std::fs::read_to_string(project.path("devbox.toml")).expect("read");
+    project.write("devbox.toml", &text.replace("1.0.0-dev", "2.0.0-dev"));
+    let stale = project.ends(1, &["up"]);
+    has(&stale, "`devbox.lock` is stale: `step one` was changed");
+    has(&stale, "is not the expected image");
 }
 
 #[tokio::test]
@@ -229,7 +276,8 @@ async fn a_locked_build_fails_at_the_step_that_reaches_another_host() {
     let said = project.ends(1, &["build", "--locked", "--rebuild", "--from-step", "fetch"]);
     has(&said, &format!("reached `host:{}`", second.port));
     // A build that does not keep to the lock leaves one in the cache, which tells what it reached.
-    project.ends(0, &["build", "--from-step", "fetch"]);
+    let told = project.ends(0, &["build", "--from-step", "fetch"]);
+    has(&told, &format!("warning: the step `fetch` reached `host:{}`", second.port));
     let said = project.ends(1, &["build", "--locked", "--rebuild"]);
     has(&said, &format!("the step `fetch` reached `host:{}`", second.port));
     has(&said, "the step is in the cache");

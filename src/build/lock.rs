@@ -1,11 +1,11 @@
 //! What a build has to do with `devbox.lock`: it finds what belongs into one, and keeps to one.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::chain::Chain;
 use super::guest::Guest;
 use super::mirror::Loan;
+use super::pinned::{Keep, Pinned, more};
 use super::reached::{Reached, Roles};
 use super::workspace::Workspace;
 use super::{Build, Input, Options, parent};
@@ -29,36 +29,6 @@ use tokio_util::sync::CancellationToken;
 /// Of what differs so many are named.
 const NAMED: usize = 20;
 
-/// A lock that a build keeps to.
-#[derive(Debug, Clone)]
-pub struct Pinned {
-    /// The lock.
-    pub lock: Lock,
-    /// What is found anew all the same: `source`, `packages`, `hosts` or the name of a package. If this is empty, the
-    /// build fails where anything differs.
-    pub loose: BTreeSet<String>,
-}
-
-impl Pinned {
-    fn is_strict(&self) -> bool {
-        self.loose.is_empty()
-    }
-
-    /// What the source has to have installed, and its date; none where the lock has none.
-    fn locked(&self) -> Result<Option<Locked>> {
-        let lock = self.lock.without(&self.loose);
-        let Some(snapshot) = &lock.snapshot else { return Ok(None) };
-        let date: jiff::Timestamp = snapshot
-            .parse()
-            .map_err(|e| Error::usage("the lock's `snapshot` is no time").cause(e))?;
-        Ok(Some(Locked {
-            packages: lock.source_packages(),
-            epoch: self.is_strict().then(|| date.as_second()),
-            only: self.is_strict(),
-        }))
-    }
-}
-
 /// Resolves a spec: fetches or makes what it starts from, runs its steps as far as the cache has them not, and looks
 /// at what came out. Makes no box. With `options.lock` all but its `loose` stays as it is there.
 ///
@@ -71,7 +41,7 @@ pub async fn resolve(
     events: &Events,
     cancel: &CancellationToken,
 ) -> Result<Lock> {
-    let pinned = options.lock.as_ref().map(|p| p.lock.without(&p.loose).pin(spec));
+    let pinned = options.lock.as_ref().map(|pinned| pinned.pin(spec));
     let spec = pinned.as_ref().unwrap_or(spec);
     let stop = cancel.child_token();
     Build::new(spec, paths, options, events, &stop).resolve().await
@@ -240,20 +210,25 @@ impl Build<'_> {
         Ok(hosts)
     }
 
-    /// Fails at a host that the lock does not have.
+    /// Fails at a host that the lock does not have, or tells it.
     pub(super) fn refuse_other_hosts(&self, hosts: &[Host], seen: Option<&Reached>) -> Result<()> {
-        let Some(pinned) = &self.options.lock else { return Ok(()) };
-        if pinned.loose.contains(lock::HOSTS) {
-            return Ok(());
-        }
-        let Some(host) = hosts.iter().find(|host| !pinned.lock.reaches(host)) else {
+        let Some(pinned) = self.options.lock.as_ref().filter(|pinned| pinned.keeps_hosts()) else {
             return Ok(());
         };
-        let error = Error::failed(format!(
-            "the step `{}` reached `{host}`, which `{}` does not have",
-            host.step,
-            lock::FILE_NAME
-        ));
+        let words = |host: &Host| {
+            format!(
+                "the step `{}` reached `{host}`, which `{}` does not have",
+                host.step,
+                lock::FILE_NAME
+            )
+        };
+        let mut others = hosts.iter().filter(|host| !pinned.lock.reaches(host));
+        if pinned.keep != Keep::Exactly {
+            others.for_each(|host| self.events.warn(words(host)));
+            return Ok(());
+        }
+        let Some(host) = others.next() else { return Ok(()) };
+        let error = Error::failed(words(host));
         let error = match seen {
             Some(seen) if seen.host != lock::BUILD_HOST => error.detail(format!(
                 "known by {}; its address was {}",
@@ -266,27 +241,52 @@ impl Build<'_> {
         Err(error.hint("If the step is meant to, take it with `devbox lock --update hosts`; if not, look at what the step does."))
     }
 
-    /// Fails where the packages after the steps are not those of the lock.
+    /// Fails where the packages after the steps are not those of the lock, or tells it.
     pub(super) async fn refuse_other_packages(&self, chain: &Chain) -> Result<()> {
-        let Some(pinned) = self.options.lock.as_ref().filter(|p| p.is_strict()) else {
+        let Some(pinned) = self.options.lock.as_ref().filter(|p| p.keeps_packages()) else {
             return Ok(());
         };
         let found = self.installed(chain).await?;
-        refuse(
-            package_differences(&pinned.lock.packages, &found),
-            "what the image has after its steps",
-        )
+        let differences = package_differences(&pinned.lock.packages, &found);
+        let what = "what the image has after its steps";
+        if pinned.keep == Keep::Exactly {
+            return refuse(differences, what);
+        }
+        if let Some(first) = differences.first() {
+            let more = more(differences.len());
+            let file = lock::FILE_NAME;
+            self.events.warn(format!(
+                "{what} is not what `{file}` has: {}{more}; `devbox lock` takes what is there now",
+                first.what
+            ));
+        }
+        Ok(())
     }
 
     /// A stored box, if it has the packages of the lock; where there is none, any.
     pub(super) async fn as_locked(&self, stored: BoxRef) -> Result<Option<BoxRef>> {
         let Some(pinned) = &self.options.lock else { return Ok(Some(stored)) };
-        let path = stored.disk_path().to_owned();
-        let found = self.installed_on(path.clone(), Format::Qcow2, vec![parent(&path)]).await?;
-        let differences = package_differences(&pinned.lock.packages, &found);
+        let differences = match pinned.keep {
+            Keep::Exactly => self.stored_differences(&stored, pinned).await?,
+            // Its inputs are the locked ones; the packages of its source are no part of those.
+            Keep::Inputs if matches!(self.spec.source, Source::Packages(_)) => {
+                of_source(self.stored_differences(&stored, pinned).await?, &pinned.lock)
+            }
+            Keep::Inputs | Keep::Box => return Ok(Some(stored)),
+        };
         let Some(first) = differences.first() else { return Ok(Some(stored)) };
         self.events.note(format!("the stored box is not what is locked: {}", first.what));
         Ok(None)
+    }
+
+    async fn stored_differences(
+        &self,
+        stored: &BoxRef,
+        pinned: &Pinned,
+    ) -> Result<Vec<Difference>> {
+        let path = stored.disk_path().to_owned();
+        let found = self.installed_on(path.clone(), Format::Qcow2, vec![parent(&path)]).await?;
+        Ok(package_differences(&pinned.lock.packages, &found))
     }
 
     /// What the system on the top of the chain has installed.
@@ -328,6 +328,23 @@ impl Build<'_> {
             list
         }))
     }
+}
+
+/// The first of a stored box's packages that its source should have brought, and that is not as locked.
+///
+/// # Errors
+/// The disk cannot be read.
+pub fn other_package(stored: &BoxRef, lock: &Lock) -> Result<Option<String>> {
+    let path = stored.disk_path();
+    let found = packages_on(path, Format::Qcow2, vec![parent(path)])?;
+    let all = of_source(package_differences(&lock.packages, &found), lock);
+    Ok(all.into_iter().next().map(|difference| difference.what))
+}
+
+/// What differs of the packages that the source brings, and no step.
+fn of_source(mut all: Vec<Difference>, lock: &Lock) -> Vec<Difference> {
+    all.retain(|d| lock.packages.iter().any(|p| p.name == d.name && !p.step));
+    all
 }
 
 /// Fails where anything differs, and names it.

@@ -20,6 +20,7 @@ pub mod lock;
 mod mirror;
 pub mod on_error;
 mod outputs;
+mod pinned;
 mod provision;
 mod reached;
 mod repack;
@@ -53,10 +54,10 @@ use crate::spec::{self, Firmware, InputFormat, IsoSource, Source, Spec};
 use crate::store::{BoxRef, Existing, Store};
 
 use finish::Finish;
-pub use lock::Pinned;
 pub use mirror::Loan;
 pub use on_error::OnError;
 pub use outputs::{Output, export};
+pub use pinned::{Keep, Pinned};
 use seal::Bootable;
 use workspace::Workspace;
 
@@ -114,7 +115,7 @@ pub async fn run(
     events: &Events,
     cancel: &CancellationToken,
 ) -> Result<Built> {
-    let pinned = options.lock.as_ref().map(|pinned| pinned.lock.pin(spec));
+    let pinned = options.lock.as_ref().map(|pinned| pinned.pin(spec));
     let spec = pinned.as_ref().unwrap_or(spec);
     let stop = cancel.child_token();
     let build = Build::new(spec, paths, options, events, &stop);
@@ -139,6 +140,8 @@ pub async fn until(
     events: &Events,
     cancel: &CancellationToken,
 ) -> Result<()> {
+    let pinned = options.lock.as_ref().map(|pinned| pinned.pin(spec));
+    let spec = pinned.as_ref().unwrap_or(spec);
     let stop = cancel.child_token();
     let build = Build::new(spec, paths, options, events, &stop);
     build.until(step).await.map_err(failed)

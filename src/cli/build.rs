@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::build::{self, Built, Options};
+use crate::build::{self, Built, Options, Pinned};
+use crate::cli::Context;
 use crate::cli::on_error::Wish;
 use crate::cli::verify::{self, Verified};
-use crate::cli::{Context, lock};
 use crate::error::{Result, exit};
 use crate::exec::sandbox::Policy;
 use crate::{spec, ui};
@@ -80,13 +80,7 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
     if args.vary {
         spec.machine.cpus += 1;
     }
-    let lock = match args.locked {
-        true => Some(lock::pinned(&spec)?),
-        false => {
-            lock::tell_stale(&spec, ctx);
-            None
-        }
-    };
+    let lock = Pinned::of(&spec, args.locked, &ctx.events)?;
     let options = Options {
         lock,
         output_dir: args.output_dir,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use crate::build::{self, Options, Pinned};
+use crate::build::{self, Keep, Options, Pinned};
 use crate::cli::Context;
 use crate::error::{Error, Result, exit};
 use crate::exec::sandbox::Policy;
@@ -58,10 +58,10 @@ pub(super) fn write(
     };
     let lock = match (&old, loose.is_empty()) {
         (_, true) => None,
-        (None, false) => return Err(missing(spec)),
+        (None, false) => return Err(Pinned::missing(spec)),
         (Some(old), false) => {
             refuse_unknown(&loose, old, spec)?;
-            Some(Pinned { lock: old.clone(), loose: loose.clone() })
+            Some(Pinned { lock: old.clone(), loose: loose.clone(), keep: Keep::Exactly })
         }
     };
     let options = Options { lock, sandbox, ..Options::default() };
@@ -87,40 +87,8 @@ pub(super) fn write(
     Ok(exit::OK)
 }
 
-/// The lock that `build --locked` keeps to.
-pub(super) fn pinned(spec: &Spec) -> Result<Pinned> {
-    let Some(lock) = Lock::of(spec)? else { return Err(missing(spec)) };
-    let unfit = lock.unfit(spec)?;
-    if unfit.is_empty() {
-        return Ok(Pinned { lock, loose: BTreeSet::new() });
-    }
-    let what = format!("`{}` does not fit the spec", lock::path(spec).display());
-    let error = unfit.into_iter().fold(Error::usage(what), |e, d| e.detail(d.what));
-    Err(error.hint("Look at what changed, then take it with `devbox lock`, or with `devbox lock --update NAME` alone."))
-}
-
-/// Says in one line that a lock is there and does not fit.
-pub(super) fn tell_stale(spec: &Spec, ctx: &Context) {
-    let path = lock::path(spec);
-    match Lock::of(spec).and_then(|lock| lock.map(|lock| lock.unfit(spec)).transpose()) {
-        Ok(Some(unfit)) if !unfit.is_empty() => {
-            let more = match unfit.len() {
-                1 => String::new(),
-                n => format!(", and {} more", n - 1),
-            };
-            let first = &unfit[0].what;
-            ctx.events.warn(format!(
-                "`{}` is stale: {first}{more}; `devbox lock` makes it anew",
-                path.display()
-            ));
-        }
-        Ok(_) => {}
-        Err(e) => ctx.events.warn(format!("{}; it is not looked at without `--locked`", e.what())),
-    }
-}
-
 fn check(spec: &Spec, ctx: &Context) -> Result<u8> {
-    let Some(lock) = Lock::of(spec)? else { return Err(missing(spec)) };
+    let Some(lock) = Lock::of(spec)? else { return Err(Pinned::missing(spec)) };
     let mut unfit = lock.unfit(spec)?;
     if unfit.is_empty() {
         unfit.extend(other_image(&lock, spec, ctx)?);
@@ -148,11 +116,6 @@ fn other_image(lock: &Lock, spec: &Spec, ctx: &Context) -> Result<Option<Differe
         name: lock::SOURCE.to_owned(),
         what: format!("`{}` is {found}, and {locked} is locked", path.display()),
     }))
-}
-
-fn missing(spec: &Spec) -> Error {
-    Error::usage(format!("there is no `{}`", lock::path(spec).display()))
-        .hint("Make it with `devbox lock`, and keep it in git.")
 }
 
 /// A name that is nothing of the lock or the spec is a typing error.

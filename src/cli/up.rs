@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::build::Pinned;
 use crate::cli::{Context, completions::machines, machine as shared};
 use crate::error::{Result, exit};
 use crate::exec::sandbox::Policy;
@@ -38,6 +39,11 @@ pub(crate) struct Args {
     /// Speak HTTP without TLS to that registry; one on this host is tried anyway
     #[arg(long, requires = "from")]
     plain_http: bool,
+    /// Keep to `devbox.lock`: machines are made from a box that is as it says, or `up` fails.
+    ///
+    /// Ends with 2 before anything is done if there is no lock, or if it does not fit the spec.
+    #[arg(long, conflicts_with_all = ["from", "lazy"])]
+    locked: bool,
     /// Where a box has to be built, let `qemu-img` read disks with all your rights if this host cannot isolate it.
     #[arg(long)]
     allow_unsandboxed: bool,
@@ -72,6 +78,9 @@ enum Wait {
 
 pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
     let (spec, overrides) = args.settings.spec(ctx)?;
+    if args.locked {
+        Pinned::of(&spec, true, &ctx.events)?;
+    }
     let project = Project::here(&ctx.paths)?;
     let names = shared::wanted(&project, &spec, &args.machines)?;
     for old in project.existing().filter(|member| member.in_spec == Some(false)) {
@@ -91,6 +100,7 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
     let plain_http = args.plain_http;
     let options = Options {
         lazy: args.lazy,
+        locked: args.locked,
         from: from.map(|address| {
             // What has to be signed is known with the spec.
             let none = registry::Policy::none();

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
 
-use crate::build::{self, base};
+use crate::build::{self, Keep, Pinned, base};
 use crate::digest::{FileDigest, SpecDigest};
 use crate::error::{Error, Kind, Result};
 use crate::lock::{self, Lock};
@@ -22,7 +22,11 @@ const ASK: Duration = Duration::from_secs(20);
 
 /// The spec's box; puts it into the store if it is not there.
 pub(super) async fn ensure(spec: &Spec, options: &Options, run: Run<'_>) -> Result<BoxRef> {
+    let locked = options.locked;
     if let Some(source) = spec.is_box() {
+        if locked {
+            Pinned::of(spec, true, run.events)?;
+        }
         let source = pinned(spec, source)?;
         if source.pinned.is_none() && Lock::of(spec)?.is_some() {
             run.events.warn(format!(
@@ -34,26 +38,59 @@ pub(super) async fn ensure(spec: &Spec, options: &Options, run: Run<'_>) -> Resu
         return Ok(base.image);
     }
     let store = Store::open(&run.paths.store)?;
-    if let Some(image) = store.find(&spec.name, &spec.version)? {
+    let lock = Pinned::of(spec, locked, run.events)?;
+    let stored = store.find(&spec.name, &spec.version)?;
+    if let Some(image) = stored.clone().filter(|_| !locked) {
+        tell_other(spec, lock.as_ref(), &image, run);
         return Ok(image);
     }
     let reference = format!("{}:{}", spec.name, spec.version);
     match &spec.registry {
+        // The build says whether that is the one.
+        _ if stored.is_some() => {}
         None => {
             run.events.note(format!("the box {reference} is not in the store; building it first"));
         }
         Some(place) => {
             let address =
                 Address { which: Some(Which::Tag(spec.version.clone())), ..Address::parse(place)? };
-            if let Some(image) = pulled(spec, &reference, &address, run).await? {
+            let image = pulled(spec, &reference, &address, run).await?;
+            if let Some(image) = image.filter(|_| !locked) {
                 return Ok(image);
             }
         }
     }
-    let options =
-        build::Options { outputs: false, sandbox: options.sandbox, ..build::Options::default() };
+    let options = build::Options {
+        lock,
+        outputs: false,
+        sandbox: options.sandbox,
+        ..build::Options::default()
+    };
     let built = build::run(spec, run.paths, &options, run.events, run.cancel).await?;
     Ok(built.image)
+}
+
+/// Says of a stored box that it was built from other inputs than the locked ones.
+fn tell_other(spec: &Spec, lock: Option<&Pinned>, image: &BoxRef, run: Run<'_>) {
+    let Some(Pinned { lock, .. }) = lock.filter(|lock| lock.keep == Keep::Inputs) else { return };
+    let digest = lock.input(lock::SOURCE).and_then(|digest| digest.parse().ok());
+    let other = match spec::digest::spec1(spec, digest.as_ref()) {
+        Ok(spec1) if spec1 != image.config().spec1 => {
+            Some("it was built from other inputs".to_owned())
+        }
+        // The versions of its packages are no part of that digest.
+        _ if matches!(spec.source, Source::Packages(_)) => {
+            build::lock::other_package(image, lock).ok().flatten()
+        }
+        _ => None,
+    };
+    if let Some(other) = other {
+        run.events.warn(format!(
+            "{} in the store is not what `{}` has: {other}; `devbox build` or `devbox up --locked` builds what is locked",
+            image.config().reference(),
+            lock::path(spec).display()
+        ));
+    }
 }
 
 /// The spec's box as one that is to be read while it arrives, if that is asked for and it is not here.

@@ -42,7 +42,9 @@ pub struct Options {
     pub provision: Which,
     /// Where the box comes from if it is not in the store: its machines start while it arrives.
     pub from: Option<(Address, registry::Options)>,
-    /// The same for one that lives at `registry` of the spec, instead of pulling it first.
+    /// Fails where the box is not what `devbox.lock` has.
+    pub locked: bool,
+    /// The same as `from` for one that lives at `registry` of the spec, instead of pulling it first.
     pub lazy: bool,
     /// Removes a machine again that was made here and did not come up.
     pub destroy_on_error: bool,
