@@ -282,6 +282,6 @@ async fn a_locked_build_fails_at_the_step_that_reaches_another_host() {
     has(&said, &format!("the step `fetch` reached `host:{}`", second.port));
     has(&said, "the step is in the cache");
     let said = project.ends(0, &["lock", "--update", "hosts"]);
-    has(&said, &format!("step `fetch` reaches `host:{}`, which is not locked", second.port));
+    has(&said, &format!("the step `fetch` reaches `host:{}`, which is not locked", second.port));
     has(&project.ends(0, &["build", "--locked", "--rebuild"]), "tiny:1.0.0-dev");
 }

@@ -6,7 +6,7 @@ use super::chain::Chain;
 use super::guest::Guest;
 use super::mirror::Loan;
 use super::pinned::{Keep, Pinned, more};
-use super::reached::{Reached, Roles};
+use super::reached::{Reached, Roles, Taken, Watch};
 use super::workspace::Workspace;
 use super::{Build, Input, Options, parent};
 use crate::digest::FileDigest;
@@ -72,6 +72,7 @@ impl Build<'_> {
             self.remembered(done.remembering).await;
             (self.installed(&done.chain).await?, done.hosts)
         };
+        let hosts = [self.installer.get().cloned().unwrap_or_default(), hosts].concat();
         let [own, installed] = self.with_archives([own, installed]).await?;
         let mut lock = Lock {
             version: lock::VERSION,
@@ -193,11 +194,38 @@ impl Build<'_> {
                 ),
             ));
         }
+        self.hosts_of(&taken, Some(step), |reached| roles.is_mirror(reached))
+    }
+
+    /// What the installer reached in a start that has just ended, beside the server of its answers. That it reached nothing
+    /// may be: it has all on its medium.
+    ///
+    /// # Errors
+    /// As [`Build::reached`].
+    pub(super) async fn installer_reached(
+        &self,
+        watch: &Watch,
+        answers: Option<u16>,
+    ) -> Result<Vec<Host>> {
+        let mut taken = watch.taken().await?;
+        taken.reached.retain(|reached| {
+            reached.udp || reached.host != lock::BUILD_HOST || Some(reached.port) != answers
+        });
+        self.hosts_of(&taken, None, |_| false)
+    }
+
+    fn hosts_of(
+        &self,
+        taken: &Taken,
+        step: Option<&Step>,
+        is_mirror: impl Fn(&Reached) -> bool,
+    ) -> Result<Vec<Host>> {
         let mut hosts = vec![];
         for reached in &taken.reached {
-            let is_mirror = roles.is_mirror(reached);
+            let is_mirror = is_mirror(reached);
             let host = Host {
-                step: step.name.clone(),
+                step: step.map(|step| step.name.clone()).unwrap_or_default(),
+                installer: step.is_none(),
                 host: if is_mirror { lock::MIRROR.to_owned() } else { reached.host.clone() },
                 port: (!is_mirror).then_some(reached.port),
                 udp: reached.udp,
@@ -216,11 +244,7 @@ impl Build<'_> {
             return Ok(());
         };
         let words = |host: &Host| {
-            format!(
-                "the step `{}` reached `{host}`, which `{}` does not have",
-                host.step,
-                lock::FILE_NAME
-            )
+            format!("{} reached `{host}`, which `{}` does not have", host.by(), lock::FILE_NAME)
         };
         let mut others = hosts.iter().filter(|host| !pinned.lock.reaches(host));
         if pinned.keep != Keep::Exactly {
@@ -236,9 +260,15 @@ impl Build<'_> {
                 seen.address
             )),
             Some(_) => error.detail("it is the host that builds, as its guest sees it"),
+            None if host.installer => {
+                error.detail("the installed disk is in the cache; its installer reached this")
+            }
             None => error.detail("the step is in the cache; it reached this when it ran"),
         };
-        Err(error.hint("If the step is meant to, take it with `devbox lock --update hosts`; if not, look at what the step does."))
+        Err(error.hint(match host.installer {
+            true => "If the installer is meant to, take it with `devbox lock --update hosts`; if not, look at its answers.",
+            false => "If the step is meant to, take it with `devbox lock --update hosts`; if not, look at what the step does.",
+        }))
     }
 
     /// Fails where the packages after the steps are not those of the lock, or tells it.

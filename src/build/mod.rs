@@ -30,6 +30,7 @@ mod steps;
 mod workspace;
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +44,7 @@ use crate::host::Paths;
 use crate::image::Limits;
 use crate::image::container::Format;
 use crate::image::disk::Disk;
+use crate::lock::Host;
 use crate::machine::accel;
 use crate::machine::config::Accelerator;
 use crate::machine::firmware;
@@ -157,6 +159,8 @@ struct Build<'a> {
     cancel: &'a CancellationToken,
     /// Of what it starts from, beside the boot of its guest.
     verification: Mutex<Verification>,
+    /// What the installer of an `iso` source reached.
+    installer: OnceLock<Vec<Host>>,
 }
 
 impl<'a> Build<'a> {
@@ -167,7 +171,8 @@ impl<'a> Build<'a> {
         events: &'a Events,
         cancel: &'a CancellationToken,
     ) -> Self {
-        Build { spec, paths, options, events, cancel, verification: Mutex::default() }
+        let (verification, installer) = (Mutex::default(), OnceLock::new());
+        Build { spec, paths, options, events, cancel, verification, installer }
     }
 
     /// The stages, in order.

@@ -87,14 +87,11 @@ impl Lock {
             a.hosts.iter().filter(|host| !b.hosts.contains(host)).cloned().collect()
         };
         for host in missing(other, self) {
-            let what = format!("step `{}` reaches `{host}`, which is not locked", host.step);
+            let what = format!("{} reaches `{host}`, which is not locked", host.by());
             all.push(Difference::new(HOSTS, what));
         }
         for host in missing(self, other) {
-            all.push(Difference::new(
-                HOSTS,
-                format!("step `{}` no longer reaches `{host}`", host.step),
-            ));
+            all.push(Difference::new(HOSTS, format!("{} no longer reaches `{host}`", host.by())));
         }
         all.extend(packages(&self.packages, &other.packages));
         all

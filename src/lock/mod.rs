@@ -47,7 +47,7 @@ pub struct Lock {
     /// What is taken in from outside.
     #[serde(default)]
     pub inputs: Vec<Input>,
-    /// What the guest reached while its steps ran.
+    /// What the guest reached while its installer and its steps ran.
     #[serde(default)]
     pub hosts: Vec<Host>,
     /// What the image has installed after all steps.
@@ -96,12 +96,16 @@ pub struct Input {
     pub digest: String,
 }
 
-/// A host that a step reached.
+/// A host that a step or the installer reached.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Host {
-    /// The name of the step.
+    /// The name of the step; empty of an installer.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub step: String,
+    /// Whether the installer of the source reached it, and no step.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub installer: bool,
     /// A name, or an address where no name was asked for; [`MIRROR`] or [`BUILD_HOST`].
     pub host: String,
     /// None of a mirror, which another host may serve at another one.
@@ -116,6 +120,18 @@ pub struct Host {
 pub const MIRROR: &str = "mirror";
 /// The host that builds, as its guest reaches it.
 pub const BUILD_HOST: &str = "host";
+
+impl Host {
+    /// Who reached it, for messages.
+    #[must_use]
+    pub fn by(&self) -> String {
+        if self.installer {
+            "the installer".to_owned()
+        } else {
+            format!("the step `{}`", self.step)
+        }
+    }
+}
 
 /// `files.example:443`.
 impl std::fmt::Display for Host {
@@ -223,7 +239,7 @@ impl Lock {
         self.inputs.iter().find(|input| input.name == name).map(|input| &*input.digest)
     }
 
-    /// Whether a host is locked, for any step: what a guest does beside a step comes when it likes.
+    /// Whether a host is locked, for any step or the installer: what a guest does beside a step comes when it likes.
     #[must_use]
     pub fn reaches(&self, host: &Host) -> bool {
         let same = |known: &Host| {

@@ -15,6 +15,12 @@ fn package(name: &str, version: &str) -> Package {
     }
 }
 
+/// Without a step, of the installer.
+fn host(step: &str, host: &str, port: Option<u16>, udp: bool) -> Host {
+    let installer = step.is_empty();
+    Host { step: step.to_owned(), installer, host: host.to_owned(), port, udp }
+}
+
 fn example() -> Lock {
     let mut lock = Lock {
         version: VERSION,
@@ -23,8 +29,9 @@ fn example() -> Lock {
         source_box: None,
         inputs: vec![Input { name: "step \"a\\b\"".to_owned(), digest: "step1:00".to_owned() }],
         hosts: vec![
-            Host { step: "b".to_owned(), host: MIRROR.to_owned(), port: None, udp: false },
-            Host { step: "b".to_owned(), host: "ns.example".to_owned(), port: Some(53), udp: true },
+            host("", "files.example", Some(443), false),
+            host("b", MIRROR, None, false),
+            host("b", "ns.example", Some(53), true),
         ],
         packages: vec![],
         replaced: vec![],
@@ -54,6 +61,8 @@ fn what_is_written_is_read_and_one_entry_is_one_line() {
         text.contains("  { step = \"b\", host = \"ns.example\", port = 53, udp = true },\n"),
         "{text}"
     );
+    let installer = "  { installer = true, host = \"files.example\", port = 443 },\n";
+    assert!(text.contains(installer), "{text}");
     assert_eq!(Lock::parse(&text).expect("read").text(), text);
 }
 
@@ -74,24 +83,21 @@ fn what_a_step_brought_and_what_it_replaced_are_told_apart() {
 #[test]
 fn a_host_is_locked_for_every_step_and_with_its_port() {
     let lock = example();
-    let host = |step: &str, host: &str, port, udp| Host {
-        step: step.to_owned(),
-        host: host.to_owned(),
-        port,
-        udp,
-    };
     assert!(lock.reaches(&host("other", MIRROR, None, false)));
     assert!(lock.reaches(&host("b", "ns.example", Some(53), true)));
     assert!(!lock.reaches(&host("b", "ns.example", Some(53), false)));
     assert!(!lock.reaches(&host("b", "ns.example", Some(54), true)));
     let mut other = lock.clone();
     other.hosts[0].port = Some(80);
+    other.hosts[1].port = Some(80);
     let changed = lock.changed(&other).into_iter().map(|d| d.what).collect::<Vec<_>>();
     assert_eq!(
         changed,
         [
-            "step `b` reaches `mirror:80`, which is not locked",
-            "step `b` no longer reaches `mirror`"
+            "the installer reaches `files.example:80`, which is not locked",
+            "the step `b` reaches `mirror:80`, which is not locked",
+            "the installer no longer reaches `files.example:443`",
+            "the step `b` no longer reaches `mirror`"
         ]
     );
 }
@@ -106,6 +112,11 @@ fn a_file_that_is_no_lock_is_refused_with_the_line() {
         ("version = 1\n", "<<<<<<< HEAD\n", "line 2: "),
         ("name = \"a\"", "name = \"a\\nPin: x\"", "is no package"),
         ("\n[tools]", "\n[others]", "unknown field `others`"),
+        (
+            "installer = true, ",
+            "",
+            "the host `files.example:443` needs either `step` or `installer = true`",
+        ),
     ] {
         assert!(text.contains(from), "{from}");
         let e = Lock::parse(&text.replacen(from, to, 1)).expect_err(why);

@@ -69,6 +69,9 @@ impl Lock {
                 return Err(format!("`{}` {} is no package", package.name, package.version));
             }
         }
+        if let Some(host) = lock.hosts.iter().find(|host| host.step.is_empty() != host.installer) {
+            return Err(format!("the host `{host}` needs either `step` or `installer = true`"));
+        }
         lock.inputs.sort();
         lock.hosts.sort();
         lock.packages.sort();
@@ -89,8 +92,10 @@ fn list(name: &str, entries: impl Iterator<Item = String>) -> String {
 }
 
 fn host(host: &Host) -> String {
-    let Host { step, host, port, udp } = host;
-    let mut out = format!("step = {}, host = {}", quoted(step), quoted(host));
+    let Host { step, installer, host, port, udp } = host;
+    let by =
+        if *installer { "installer = true".to_owned() } else { format!("step = {}", quoted(step)) };
+    let mut out = format!("{by}, host = {}", quoted(host));
     if let Some(port) = port {
         let _ = write!(out, ", port = {port}");
     }

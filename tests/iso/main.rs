@@ -143,6 +143,61 @@ async fn answers_of_every_kind_arrive_and_the_system_is_provisioned_after_a_rebo
 }
 
 #[tokio::test]
+async fn what_the_installer_reaches_is_locked_and_another_host_ends_the_build_there() {
+    let port = serving();
+    let words =
+        format!("answer={{{{ http }}}}/a.cfg answer=http://10.0.2.2:{port}/more then=poweroff");
+    let project =
+        Project::new(&direct(&words, "answers = [{ type = \"http\", source = \"a.cfg\" }]")).await;
+    project.write("a.cfg", "by http\n");
+    project.built(&["lock"]);
+    let lock = std::fs::read_to_string(project.path("devbox.lock")).expect("written");
+    // The server of the answers, whose port is another one each time, is not there.
+    let hosts =
+        format!("hosts = [\n  {{ installer = true, host = \"host\", port = {port} }},\n]\n");
+    assert!(lock.contains(&hosts), "{lock}");
+    let again = project.run(&["lock"]);
+    let said = String::from_utf8_lossy(&again.stdout).into_owned();
+    assert!(said.contains("`devbox.lock` is up to date"), "from the cache: {said}");
+
+    project.write("devbox.lock", &lock.replace(&format!("port = {port}"), "port = 9"));
+    let fails = |args: &[&str]| {
+        let out = project.run(args);
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.code(), Some(1), "{said}");
+        let what =
+            format!("the installer reached `host:{port}`, which `devbox.lock` does not have");
+        assert!(said.contains(&what), "{said}");
+        assert!(said.contains("devbox lock --update hosts"), "{said}");
+        assert!(!said.contains("Sealing"), "{said}");
+        project.nothing_half();
+        said
+    };
+    let said = fails(&["build", "--locked"]);
+    assert!(said.contains("the installed disk is in the cache"), "{said}");
+    let said = fails(&["build", "--locked", "--reinstall"]);
+    assert!(said.contains("Installing from"), "{said}");
+    assert_eq!(project.installed_disks(), 1, "the one before stays");
+}
+
+/// A web server that gives every client the same; the guest reaches it as 10.0.2.2.
+fn serving() -> u16 {
+    use std::io::{BufRead as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { continue };
+            let Ok(read) = stream.try_clone() else { continue };
+            let lines = std::io::BufReader::new(read).lines().map_while(Result::ok);
+            for _ in lines.take_while(|line| !line.is_empty()) {}
+            let _ = stream.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nmore\n");
+        }
+    });
+    port
+}
+
+#[tokio::test]
 async fn a_boot_command_is_typed_when_its_prompt_is_there_and_the_first_reboot_can_be_the_end() {
     let project = Project::new(
         "end = \"reboot\"\nreboots = 0\n\

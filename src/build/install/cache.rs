@@ -12,6 +12,7 @@ use crate::blocking::exclusive;
 use crate::error::{Context as _, Error, Result};
 use crate::event::Events;
 use crate::host;
+use crate::lock::Host;
 use crate::os;
 
 /// What is known of an installed disk.
@@ -21,6 +22,8 @@ pub(super) struct Record {
     pub(super) installed: i64,
     /// The time of its newest file.
     pub(super) newest: i64,
+    /// What its installer reached. A record without it is none: the installer runs again.
+    pub(super) reached: Vec<Host>,
 }
 
 /// The place of one disk.
@@ -115,7 +118,7 @@ mod tests {
     fn a_disk_is_found_once_it_is_whole() {
         let dir = tempfile::tempdir().expect("a folder");
         let cache = Cache::open(dir.path(), "k").expect("made");
-        let record = Record { installed: 7, newest: 5 };
+        let record = Record { installed: 7, newest: 5, reached: vec![] };
         assert_eq!(cache.find(), None);
         fs::write(cache.partial().expect("a path"), "half").expect("written");
         assert_eq!(cache.find(), None);
@@ -123,6 +126,14 @@ mod tests {
         cache.add(&record).expect("added");
         assert_eq!(cache.find(), Some(record));
         assert_eq!(fs::read_to_string(cache.disk()).expect("there"), "whole");
+        // As devboxes wrote it that did not look at what an installer reaches.
+        fs::write(cache.file("json"), r#"{"installed":7,"newest":5}"#).expect("written");
+        assert_eq!(cache.find(), None);
+        fs::write(cache.partial().expect("a path"), "again").expect("written");
+        let record = Record { installed: 9, newest: 5, reached: vec![] };
+        cache.add(&record).expect("in its place");
+        assert_eq!(cache.find(), Some(record));
+        assert_eq!(fs::read_to_string(cache.disk()).expect("there"), "again");
     }
 
     #[tokio::test]

@@ -20,12 +20,14 @@ use self::cache::{Cache, Record};
 use self::media::Media;
 use self::server::Server;
 use self::watch::{Ending, Limits, Watched};
+use super::reached::{Names, Watch};
 use super::workspace::Workspace;
 use super::{Build, hardware, newest_file, outputs};
 use crate::digest::{self, FileDigest};
 use crate::error::{Error, Result};
 use crate::exec::{self, tools};
 use crate::image::container::Format;
+use crate::lock::Host;
 use crate::machine::Machine;
 use crate::machine::config::{Accelerator, Config, Disk, DiskFormat, Lifetime, Network};
 use crate::source::SourceDisk;
@@ -59,12 +61,17 @@ impl Build<'_> {
         let key = digest::hex(&digest::sha256(format!("{RULES}\n{inputs}").as_bytes()));
         let cache = Cache::open(&self.paths.cache, &key)?;
         let _lock = cache.lock(self.events, self.cancel).await?;
-        let finished = |record: &Record| SourceDisk {
-            path: cache.disk(),
-            format: InputFormat::Qcow2,
-            size: source.disk_size,
-            epoch: self.spec.seal.epoch.unwrap_or(record.newest),
-            key: key.clone(),
+        let finished = |record: Record| {
+            let disk = SourceDisk {
+                path: cache.disk(),
+                format: InputFormat::Qcow2,
+                size: source.disk_size,
+                epoch: self.spec.seal.epoch.unwrap_or(record.newest),
+                key: key.clone(),
+            };
+            // One build has one source.
+            let _ = self.installer.set(record.reached);
+            disk
         };
         if let Some(record) = cache.find().filter(|_| !self.options.reinstall) {
             let since = jiff::Timestamp::from_second(record.installed).unwrap_or_default();
@@ -72,33 +79,34 @@ impl Build<'_> {
                 "installed on {} from the same inputs, reusing its disk; `--reinstall` installs again",
                 since.strftime("%F")
             ));
-            return Ok(finished(&record));
+            self.refuse_other_hosts(&record.reached, None)?;
+            return Ok(finished(record));
         }
         let disk = cache.partial()?;
-        let newest = async {
-            self.install(source, medium, &disk, work).await?;
+        let installed = async {
+            let reached = self.install(source, medium, &disk, work).await?;
             // A disk that cannot be built on is not kept.
             super::Bootable::find(&disk, Format::Qcow2, &[super::parent(&disk)])?;
-            newest_file(&disk, Format::Qcow2)
+            Ok::<_, Error>((newest_file(&disk, Format::Qcow2)?, reached))
         };
-        let newest = newest.await.inspect_err(|_| {
+        let (newest, reached) = installed.await.inspect_err(|_| {
             // What cannot be removed now goes with the next installation.
             let _ = fs::remove_file(&disk);
         })?;
         let now = jiff::Timestamp::now().as_second();
-        let record = Record { installed: now, newest: newest.min(now) };
+        let record = Record { installed: now, newest: newest.min(now), reached };
         cache.add(&record)?;
-        Ok(finished(&record))
+        Ok(finished(record))
     }
 
-    /// Installs onto a new disk.
+    /// Installs onto a new disk, and tells what the installer reached.
     async fn install(
         &self,
         source: &IsoSource,
         medium: &Medium,
         disk: &Path,
         work: &Workspace,
-    ) -> Result<()> {
+    ) -> Result<Vec<Host>> {
         let start = Instant::now();
         let accelerator = self.accelerator().await?;
         let name = medium.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -125,7 +133,7 @@ impl Build<'_> {
             accelerator,
             work,
         };
-        run.all(media, &variables).await?;
+        let reached = run.all(media, &variables).await?;
         let used = outputs::allocated(&*outputs::open(disk, Format::Qcow2)?.reader)?;
         if let Some(server) = &server {
             for name in server.ignored().0 {
@@ -133,7 +141,7 @@ impl Build<'_> {
             }
         }
         self.events.done(format!("installed, {} MiB on the disk", used >> 20), start.elapsed());
-        Ok(())
+        Ok(reached)
     }
 }
 
@@ -149,19 +157,28 @@ struct Installation<'a> {
 }
 
 impl Installation<'_> {
-    /// All starts, until the end that the spec names.
-    async fn all(&self, media: Media, variables: &Variables) -> Result<()> {
+    /// All starts, until the end that the spec names; what was reached in them.
+    async fn all(&self, media: Media, variables: &Variables) -> Result<Vec<Host>> {
         let typed = match &self.source.boot {
             Boot::Command { wait, command } => Some((*wait, actions(command, variables)?)),
             Boot::Cd | Boot::Kernel { .. } => None,
         };
         let mut first = Some(media);
         let mut reboots = 0;
+        let mut reached = vec![];
         loop {
             let media = first.take();
             let labels = media.as_ref().map(|media| media.labels.clone()).unwrap_or_default();
             let is_first = media.is_some();
             let mut machine = self.start(media).await?;
+            let watch = Watch::begin(&machine, self.work.runtime(), Names::default()).await;
+            let watch = match watch {
+                Ok(watch) => watch,
+                Err(e) => {
+                    machine.kill().await?;
+                    return Err(e);
+                }
+            };
             if let Some(port) = machine.vnc_port().await.ok().flatten() {
                 self.build.events.note(format!("the screen is on 127.0.0.1:{port} (VNC)"));
             }
@@ -188,8 +205,14 @@ impl Installation<'_> {
             if is_first && self.is_empty()? {
                 return Err(self.nothing_written(ending, &machine).await);
             }
+            let answers = self.server.map(Server::port);
+            reached.extend(self.build.installer_reached(&watch, answers).await?);
             match (ending, self.source.end) {
-                (Ending::PoweredOff, _) | (Ending::Rebooted, End::Reboot) => return Ok(()),
+                (Ending::PoweredOff, _) | (Ending::Rebooted, End::Reboot) => {
+                    reached.sort();
+                    reached.dedup();
+                    return Ok(reached);
+                }
                 (Ending::Rebooted, End::PowerOff) if reboots < self.source.reboots => {
                     reboots += 1;
                     // The next start has a log of its own.
