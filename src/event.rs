@@ -26,6 +26,8 @@ pub enum Event {
     Note(String),
     /// Something is not as asked, and the work goes on.
     Warning(String),
+    /// A person is asked something on the terminal: until the next phase nothing moves there.
+    Asks,
     /// One line of what runs in a guest; people always see it.
     Output {
         /// Where it comes from (`step 2 install`).
@@ -155,6 +157,7 @@ impl Event {
             Event::Part { text, took } => Event::Part { text: change(text), took },
             Event::Note(text) => Event::Note(change(text)),
             Event::Warning(text) => Event::Warning(change(text)),
+            Event::Asks => Event::Asks,
             Event::Output { from, line } => {
                 Event::Output { from: change(from), line: change(line) }
             }
@@ -182,6 +185,7 @@ impl Event {
                 Event::Part { text: named(text), took }
             }
             Event::Warning(text) => Event::Warning(named(text)),
+            Event::Asks => Event::Asks,
             Event::Output { from, line } => Event::Output { from: named(from), line },
             Event::Program { name, line } => Event::Program { name: named(name), line },
             Event::Progress { what, done, total } => {

@@ -203,7 +203,8 @@ impl<'a> Build<'a> {
             None => {
                 let made = async {
                     let source = self.disk(input, &work).await?;
-                    self.make(&store, spec1, &source, &work, &mut early).await
+                    let made_of = (digest, spec1);
+                    self.make(&store, made_of, &source, &work, &mut early).await
                 };
                 let made = made.await;
                 self.unless_unverified(made).await?
@@ -384,7 +385,7 @@ impl<'a> Build<'a> {
     async fn make(
         &self,
         store: &Store,
-        spec1: SpecDigest,
+        (file, planned): (Option<FileDigest>, SpecDigest),
         source: &SourceDisk,
         work: &Workspace,
         early: &mut Option<outputs::Early>,
@@ -400,10 +401,29 @@ impl<'a> Build<'a> {
         let accelerator = self.accelerator().await?;
         let mut done = self.provision(source, &self.spec.steps, work, accelerator).await?;
         let remembering = done.remembering.take();
-        let finish = Finish { build: self, store, spec1, source, work, accelerator };
-        let made = finish.run(&done, early).await;
+        let made = async {
+            let spec1 = spec::digest::spec1_of(self.spec, file.as_ref(), &done.inputs)?;
+            if spec1 != planned {
+                self.changed_meanwhile(store, spec1)?;
+            }
+            let finish = Finish { build: self, store, spec1, source, work, accelerator };
+            finish.run(&done, early).await
+        };
+        let made = made.await;
         self.remembered(remembering).await;
         made
+    }
+
+    /// Files of steps are other ones than when the build began: what ran counts.
+    fn changed_meanwhile(&self, store: &Store, spec1: SpecDigest) -> Result<()> {
+        if self.options.lock.as_ref().is_some_and(|pinned| pinned.keep == Keep::Exactly) {
+            return Err(Error::failed("files of the steps were changed while they were built, so they are not what is locked")
+                .hint("Look at them, and run the same command again."));
+        }
+        self.events.note(
+            "files of the steps were changed since the build began; the box is of those that ran",
+        );
+        store.may_add(&self.spec.name, &self.spec.version, spec1, self.existing())
     }
 
     async fn outputs(

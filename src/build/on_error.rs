@@ -28,6 +28,8 @@ pub struct Failed {
     pub error: Error,
     /// Opens a shell in the guest, on the terminal.
     pub shell: Command,
+    /// Cancelled once nobody waits for the answer any more.
+    pub over: CancellationToken,
 }
 
 /// What to do then.
@@ -41,7 +43,10 @@ pub enum Choice {
     Retry,
 }
 
-/// Asks, and waits for the answer or for Ctrl-C.
+/// Asks, and waits for the answer.
+///
+/// # Errors
+/// Kind `Interrupted`: Ctrl-C was the answer.
 pub(super) async fn ask(
     question: fn(Failed) -> Result<Choice>,
     failed: Failed,
@@ -54,6 +59,8 @@ pub(super) async fn ask(
     })?;
     tokio::select! {
         answer = answered => answer.unwrap_or(Ok(Choice::CleanUp)),
-        () = cancel.cancelled() => Ok(Choice::CleanUp),
+        () = cancel.cancelled() => {
+            Err(Error::interrupted("interrupted while it was asked what to do about the failed step"))
+        }
     }
 }

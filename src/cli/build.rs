@@ -92,7 +92,7 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
         from_step: args.from_step,
         reinstall: args.reinstall,
         vnc: args.vnc,
-        on_error: args.on_error.into(),
+        on_error: args.on_error.on_error(&ctx.events),
         sandbox: Policy::from_flag(args.allow_unsandboxed),
     };
     if let Some(step) = args.until_step {

@@ -1,12 +1,13 @@
 //! `devbox build --on-error`: what a person is asked after a step has failed.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use clap::ValueEnum;
 
 use crate::build::OnError;
 use crate::build::on_error::{Choice, Failed};
 use crate::error::Result;
+use crate::event::Events;
 
 /// What is wished for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -15,22 +16,30 @@ pub(crate) enum Wish {
     Cleanup,
     /// End the guest and keep its disk
     Abort,
-    /// Ask what to do while the guest still runs; `cleanup` without a terminal
+    /// Ask what to do while the guest still runs; `cleanup` without a terminal, which is told
     Ask,
-    /// Open a shell in the guest, then ask; `cleanup` without a terminal
+    /// Open a shell in the guest, then ask; `cleanup` without a terminal, which is told
     Shell,
 }
 
-impl From<Wish> for OnError {
-    fn from(wish: Wish) -> Self {
-        // Nobody is there to answer: as if it was not wished for.
+impl Wish {
+    /// What is done then: nobody can be asked without a terminal, which is told.
+    pub(crate) fn on_error(self, events: &Events) -> OnError {
         let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
-        match wish {
-            Wish::Abort => OnError::Abort,
-            Wish::Ask if terminal => OnError::Ask(ask),
-            Wish::Shell if terminal => OnError::Ask(shell),
-            Wish::Cleanup | Wish::Ask | Wish::Shell => OnError::CleanUp,
+        let ask = match self {
+            Wish::Cleanup => return OnError::CleanUp,
+            Wish::Abort => return OnError::Abort,
+            Wish::Ask => ask,
+            Wish::Shell => shell,
+        };
+        if terminal {
+            return OnError::Ask(ask);
         }
+        let word = if self == Wish::Ask { "ask" } else { "shell" };
+        events.warn(format!(
+            "`--on-error {word}` needs a terminal, as standard input and standard error; a step that fails is cleaned up (`--on-error abort` keeps its disk)"
+        ));
+        OnError::CleanUp
     }
 }
 
@@ -52,31 +61,39 @@ fn shell(mut failed: Failed) -> Result<Choice> {
 }
 
 fn question(mut failed: Failed) -> Result<Choice> {
-    loop {
+    while !failed.over.is_cancelled() {
         say(&format!(
             "{} failed. [r]un it again, open a [s]hell in the guest, [c]lean up, or [k]eep its disk and end? ",
             failed.step
         ));
-        let mut answer = String::new();
-        if std::io::stdin().read_line(&mut answer)? == 0 {
+        let mut answer = vec![];
+        if std::io::stdin().lock().read_until(b'\n', &mut answer)? == 0 {
+            say("\nThere is no answer: cleaning up.\n");
             return Ok(Choice::CleanUp);
         }
-        match answer.trim().to_ascii_lowercase().as_str() {
-            "r" | "run" => return Ok(Choice::Retry),
-            "c" | "clean" => return Ok(Choice::CleanUp),
+        let answer = String::from_utf8_lossy(&answer).trim().to_ascii_lowercase();
+        match answer.as_str() {
+            "r" | "run" | "retry" => return Ok(Choice::Retry),
+            "c" | "clean" | "cleanup" => return Ok(Choice::CleanUp),
             "k" | "keep" => return Ok(Choice::Abort),
             "s" | "shell" => open(&mut failed),
             _ => say("Answer with one of the letters in brackets.\n"),
         }
     }
+    Ok(Choice::CleanUp)
 }
 
-/// A shell in the guest; how it ends says nothing.
+/// A shell in the guest; how what ran in it ended says nothing.
 fn open(failed: &mut Failed) {
     say(
         "A shell in the guest, as the build's account; `sudo -i` makes it root, `exit` comes back.\n",
     );
-    if let Err(e) = failed.shell.status() {
-        say(&format!("ssh cannot be started: {e}\n"));
+    match failed.shell.status() {
+        // What ssh itself ends with (ssh(1), "EXIT STATUS").
+        Ok(status) if status.code() == Some(255) => {
+            say("The connection to the guest ended, or was not made.\n");
+        }
+        Ok(_) => say("Back from the guest.\n"),
+        Err(e) => say(&format!("ssh cannot be started: {e}\n")),
     }
 }

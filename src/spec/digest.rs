@@ -29,13 +29,25 @@ pub fn spec1(spec: &Spec, image: Option<&FileDigest>) -> Result<SpecDigest> {
 /// # Errors
 /// As [`spec1`].
 pub fn preimage(spec: &Spec, image: Option<&FileDigest>) -> Result<Vec<u8>> {
+    let steps: Vec<Value> = spec.steps.iter().map(inputs).collect::<Result<_>>()?;
+    preimage_of(spec, image, &steps)
+}
+
+/// [`spec1`] where it is known what each step takes in ([`inputs`]).
+///
+/// # Errors
+/// As [`spec1`].
+pub fn spec1_of(spec: &Spec, image: Option<&FileDigest>, steps: &[Value]) -> Result<SpecDigest> {
+    Ok(SpecDigest::of(&preimage_of(spec, image, steps)?))
+}
+
+fn preimage_of(spec: &Spec, image: Option<&FileDigest>, steps: &[Value]) -> Result<Vec<u8>> {
     let source = match &spec.source {
         Source::Packages(packages) => packages_source(packages),
         Source::Image(source) => image_source(source, image)?,
         Source::Iso(source) => iso::inputs(source, image)?,
         Source::Box(_) => box_source(image)?,
     };
-    let steps: Vec<Value> = spec.steps.iter().map(inputs).collect::<Result<_>>()?;
     let mut document = json!({
         "arch": spec.arch.as_str(),
         "name": spec.name,

@@ -51,6 +51,7 @@ fn value(event: Event) -> Value {
         }
         Event::Note(text) => json!({"event": "note", "text": text}),
         Event::Warning(text) => json!({"event": "warning", "text": text}),
+        Event::Asks => json!({"event": "asks"}),
         Event::Output { from, line } => json!({"event": "output", "from": from, "text": line}),
         Event::Program { name, line } => json!({"event": "program", "from": name, "text": line}),
         Event::Progress { what, done, total } => {

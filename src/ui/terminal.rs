@@ -66,6 +66,7 @@ impl Sink for Terminal {
         match event.flat() {
             // Flat by now.
             Event::Of { .. } => {}
+            Event::Asks => state.clear(),
             Event::Warning(text) => {
                 let yellow = anstyle::AnsiColor::Yellow.on_default().bold();
                 state.line(&format!("{yellow}warning:{yellow:#} {text}"));

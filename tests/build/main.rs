@@ -1,6 +1,7 @@
 //! `devbox build` with the tiny guest as its source image: the whole way on a real guest, and what
 //! is left when something on the way fails.
 
+mod asked;
 mod faults;
 mod full_disk;
 mod killed;

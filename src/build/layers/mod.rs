@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use gc::{Age, Kept, Pruned, list, prune};
 pub(super) use memory::{Memory, MemoryDraft, Saved};
-pub(super) use plan::{Planned, plan};
+pub(super) use plan::{Planned, plan, plan_anew};
 pub(super) use record::Base;
 use record::Record;
 

@@ -9,7 +9,7 @@ use crate::digest;
 use crate::error::Result;
 use crate::host;
 use crate::source::SourceDisk;
-use crate::spec::{self, Action, Script, Spec};
+use crate::spec::{self, Action, Script, Spec, Step};
 
 /// The rules by which steps are run; a change of what a step's guest sees is a new name.
 const RULES: &str = "devbox/layer/1";
@@ -67,6 +67,23 @@ pub(crate) fn plan(spec: &Spec, source: &SourceDisk) -> Result<Vec<Planned>> {
         all.push(planned);
     }
     Ok(all)
+}
+
+/// Plans steps anew that are still to be run, on what the first of them lies on: their files may have changed since.
+///
+/// # Errors
+/// As [`plan`].
+pub(crate) fn plan_anew(todo: &mut [(&Step, Planned)]) -> Result<()> {
+    let mut below = None;
+    for (step, planned) in todo {
+        if let Some(below) = below.take() {
+            planned.below = below;
+        }
+        planned.inputs = spec::digest::inputs(step)?;
+        planned.key = key(&planned.below, &planned.inputs);
+        below = Some(planned.key.clone());
+    }
+    Ok(())
 }
 
 /// What a person calls the file behind an input.

@@ -4,6 +4,7 @@ mod run;
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
 use tokio::task::JoinHandle;
 
 use super::chain::Chain;
@@ -25,6 +26,8 @@ pub(super) struct Provisioned {
     pub(super) values: Values,
     /// What the steps reached.
     pub(super) hosts: Vec<Host>,
+    /// What each step was made of when it ran.
+    pub(super) inputs: Vec<Value>,
     /// The guest before the last step, while it is written to the host's disk.
     pub(super) remembering: Option<JoinHandle<Result<()>>>,
     /// Held, so that no layer of the chain is removed.
@@ -58,6 +61,7 @@ impl Build<'_> {
                 chain,
                 values,
                 hosts: vec![],
+                inputs: vec![],
                 remembering: None,
                 _layers: None,
                 _own: None,
@@ -102,12 +106,14 @@ impl Build<'_> {
         };
         // One that was not shut down is booted for that: the seal wants a disk that nothing holds in memory.
         if start.done < steps.len() || !start.down {
-            let todo = steps.iter().zip(&plan).skip(start.done).collect::<Vec<_>>();
-            if let Err(e) = run.all(&todo, memory, work, accelerator).await {
+            let rest = plan.split_off(start.done.min(plan.len()));
+            let mut todo: Vec<_> = steps.iter().skip(start.done).zip(rest).collect();
+            if let Err(e) = run.all(&mut todo, memory, work, accelerator).await {
                 // The step that failed is the one that is tried again.
                 self.remembered(run.remembering).await;
                 return Err(e);
             }
+            plan.extend(todo.into_iter().map(|(_, planned)| planned));
         }
         values.keys = run.keys;
         let (chain, own, remembering) = (run.chain, run.own, run.remembering);
@@ -115,7 +121,9 @@ impl Build<'_> {
         hosts.extend(run.reached.into_values().flatten());
         hosts.sort();
         hosts.dedup();
-        Ok(Provisioned { chain, values, hosts, remembering, _layers: Some(layers), _own: own })
+        let inputs = plan.into_iter().map(|planned| planned.inputs).collect();
+        let (_layers, _own) = (Some(layers), own);
+        Ok(Provisioned { chain, values, hosts, inputs, remembering, _layers, _own })
     }
 
     /// Waits until the guest that is kept is on the host's disk.

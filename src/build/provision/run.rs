@@ -15,11 +15,12 @@ use crate::build::steps::secrets::Secrets;
 use crate::build::workspace::Workspace;
 use crate::build::{Build, outputs, steps};
 use crate::error::{Error, Kind, Result};
+use crate::event::Event;
 use crate::image::container::Format;
 use crate::lock::Host;
 use crate::machine::config::Accelerator;
 use crate::source::SourceDisk;
-use crate::spec::Step;
+use crate::spec::{self, Step};
 
 /// The steps that are run.
 pub(super) struct Run<'a> {
@@ -48,7 +49,7 @@ impl Run<'_> {
     /// the guest is down.
     pub(super) async fn all(
         &mut self,
-        todo: &[(&Step, &Planned)],
+        todo: &mut [(&Step, Planned)],
         memory: Option<Memory>,
         work: &Workspace,
         accelerator: Accelerator,
@@ -119,7 +120,7 @@ impl Run<'_> {
     /// Runs the steps; what the guest writes to after the last of them.
     async fn steps(
         &mut self,
-        todo: &[(&Step, &Planned)],
+        todo: &mut [(&Step, Planned)],
         mut draft: Draft,
         guest: &Guest,
         work: &Workspace,
@@ -127,15 +128,20 @@ impl Run<'_> {
         let Build { events, cancel, .. } = *self.build;
         let last = todo.len().saturating_sub(1);
         self.build.verified().await?;
-        for (n, (step, planned)) in todo.iter().enumerate() {
+        for n in 0..todo.len() {
+            let rest = &mut todo[n..];
+            let step = rest[0].0;
             if n == last && n == 0 && self.remembers && !guest.resumed && self.has_room() {
-                let boot = Planned::boot(&planned.below)?;
-                draft = self.next(&boot, draft, guest, Some((&planned.below, work))).await?;
+                let below = rest[0].1.below.clone();
+                let boot = Planned::boot(&below)?;
+                draft = self.next(&boot, draft, guest, Some((&below, work))).await?;
             }
             // What came before is not this step's.
             guest.watch.taken().await?;
             loop {
                 let epoch = self.source.epoch;
+                // What was mended since it failed, or changed since the build began, is what runs and what is kept.
+                layers::plan_anew(rest)?;
                 let ran =
                     steps::run(step, epoch, self.loans, self.secrets, guest, events, cancel).await;
                 let Err(error) = ran else { break };
@@ -144,6 +150,10 @@ impl Run<'_> {
                     Choice::CleanUp => return Err(error.into()),
                     Choice::Abort => return Err(Stopped { error, disk: Some(draft) }),
                 }
+            }
+            let planned = &rest[0].1;
+            if spec::digest::inputs(step)? != planned.inputs {
+                return Err(changed_meanwhile(step).into());
             }
             let reached = self.build.reached(step, guest, self.roles).await?;
             self.reached.insert(planned.key.clone(), reached);
@@ -158,7 +168,7 @@ impl Run<'_> {
 
     /// What is to be done after a step has failed.
     async fn choice(&self, error: &Error, step: &Step, guest: &Guest) -> Result<Choice> {
-        let Build { options, cancel, .. } = *self.build;
+        let Build { options, events, cancel, .. } = *self.build;
         match options.on_error {
             _ if error.kind() == Kind::Interrupted => Ok(Choice::CleanUp),
             OnError::CleanUp => Ok(Choice::CleanUp),
@@ -167,8 +177,9 @@ impl Run<'_> {
                 let client = &guest.client;
                 let mut shell = client.base(false)?;
                 shell.arg("-t").arg(&client.target().name);
-                let failed = Failed { step: steps::title(step), error: error.clone(), shell };
-                on_error::ask(question, failed, cancel).await
+                let (step, error, over) = (steps::title(step), error.clone(), cancel.clone());
+                events.emit(Event::Asks);
+                on_error::ask(question, Failed { step, error, shell, over }, cancel).await
             }
         }
     }
@@ -259,6 +270,12 @@ impl From<Error> for Stopped {
     fn from(error: Error) -> Self {
         Stopped { error, disk: None }
     }
+}
+
+/// Nobody knows which of both contents the guest got.
+fn changed_meanwhile(step: &Step) -> Error {
+    Error::failed(format!("a file of {} was changed while it ran", steps::title(step)))
+        .hint("Run the same command again; the steps before are in the cache.")
 }
 
 fn aborted(error: Error, disk: &Path) -> Error {
