@@ -64,6 +64,7 @@ pub(super) fn write(
             Some(Pinned { lock: old.clone(), loose: loose.clone(), keep: Keep::Exactly })
         }
     };
+    Lock::may_write(spec)?;
     let options = Options { lock, sandbox, ..Options::default() };
     let new = ctx.block_on(async |cancel| {
         build::lock::resolve(spec, &ctx.paths, &options, &ctx.events, &cancel).await

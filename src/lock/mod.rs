@@ -8,6 +8,7 @@ mod text;
 use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,10 @@ pub const VERSION: u32 = 1;
 pub const SOURCE: &str = "source";
 /// What `--update` calls the hosts that steps reach.
 pub const HOSTS: &str = "hosts";
+/// How names of files begin that are to become the lock.
+const UNFINISHED: &str = ".devbox.lock-";
+/// Such a file that is older was left.
+const LEFT: Duration = Duration::from_secs(60);
 /// A file larger than this is no lock: 20,000 packages have some 4 MiB.
 const LONGEST: u64 = 16 << 20;
 
@@ -225,12 +230,26 @@ impl Lock {
         // As a program that writes a file plainly would make it.
         let mode = std::fs::Permissions::from_mode(0o666);
         let mut builder = tempfile::Builder::new();
-        let file = builder.prefix(".devbox-").permissions(mode).tempfile_in(&spec.dir);
+        let file = builder.prefix(UNFINISHED).permissions(mode).tempfile_in(&spec.dir);
         let mut file = file.map_err(|e| Error::from(e).context(cannot()))?;
         file.write_all(self.text().as_bytes()).map_err(|e| Error::from(e).context(cannot()))?;
         file.as_file().sync_all().map_err(|e| Error::from(e).context(cannot()))?;
         file.persist(&path).map_err(|e| Error::from(e.error).context(cannot()))?;
+        remove_left(&spec.dir);
         Ok(())
+    }
+
+    /// Whether it can be written there, which is known before what takes minutes.
+    ///
+    /// # Errors
+    /// The folder takes no file.
+    pub fn may_write(spec: &Spec) -> Result<()> {
+        let probe = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&spec.dir);
+        probe.map(drop).map_err(|e| {
+            Error::from(e)
+                .context(format!("cannot write `{}`", path(spec).display()))
+                .hint("Let the folder be writable, or run it in a copy of the project.")
+        })
     }
 
     /// The digest of an input.
@@ -309,6 +328,20 @@ impl Lock {
             source.pinned = self.pinned_box(source);
         }
         spec
+    }
+}
+
+/// Removes what devboxes left that were killed while they wrote. Writing takes no minute; what cannot be removed stays.
+fn remove_left(dir: &Path) {
+    let old = |path: &Path| {
+        let changed = path.metadata().and_then(|about| about.modified()).ok();
+        changed.and_then(|at| at.elapsed().ok()).is_some_and(|age| age > LEFT)
+    };
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let (name, path) = (entry.file_name(), entry.path());
+        if name.to_string_lossy().starts_with(UNFINISHED) && old(&path) {
+            let _ = fs::remove_file(path);
+        }
     }
 }
 

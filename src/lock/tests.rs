@@ -109,7 +109,15 @@ fn a_file_that_is_no_lock_is_refused_with_the_line() {
         ("spec = ", "sepc = ", "line 3: unknown field `sepc`"),
         ("arch = \"amd64\"", "arc = \"amd64\"", "unknown field `arc`"),
         ("version = 1\n", "version = 2\n", "its version is 2"),
-        ("version = 1\n", "<<<<<<< HEAD\n", "line 2: "),
+        ("version = 1\n", "version = 2\nmore = 1\n", "its version is 2"),
+        ("version = 1\n", "<<<<<<< HEAD\n", "line 2: a conflict of a merge is not resolved"),
+        ("2026-07-11T10:16:37Z", "a day in July", "its `snapshot` is no time: `a day in July`"),
+        ("step \\\"a\\\\b\\\"", "source", "the digest of `source` is none: `step1:00`"),
+        (
+            "inputs = [\n",
+            "inputs = [\n  { name = \"x\", digest = \"a\" },\n  { name = \"x\", digest = \"b\" },\n",
+            "the input `x` is there twice",
+        ),
         ("name = \"a\"", "name = \"a\\nPin: x\"", "is no package"),
         ("\n[tools]", "\n[others]", "unknown field `others`"),
         (
@@ -286,4 +294,24 @@ fn which_box_is_meant_is_said_once_and_in_words_that_are_known() {
     let step = format!("{BOXED}[[steps]]\ntype = \"shell\"\ninline = \"true\"\n");
     assert!(boxed(&step).is_box().is_none());
     assert!(boxed(&format!("{BOXED}[seal]\nhostname = \"b\"\n")).is_box().is_none());
+}
+
+#[test]
+fn line_ends_of_another_system_are_the_same_lock() {
+    let text = example().text().replace('\n', "\r\n");
+    assert_eq!(Lock::parse(&text), Ok(example()));
+}
+
+#[test]
+fn what_a_killed_devbox_left_goes_with_the_next_lock() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (old, new) = (dir.path().join(".devbox.lock-a"), dir.path().join(".devbox.lock-b"));
+    for path in [&old, &new] {
+        std::fs::write(path, "half").expect("written");
+    }
+    let long_ago = std::time::SystemTime::now() - 2 * LEFT;
+    let file = std::fs::File::options().write(true).open(&old).expect("there");
+    file.set_modified(long_ago).expect("set");
+    remove_left(dir.path());
+    assert!(!old.exists() && new.exists());
 }

@@ -2,7 +2,16 @@
 
 use std::fmt::Write as _;
 
-use super::{Host, Lock, LockedBox, Package, VERSION};
+use serde::Deserialize;
+
+use super::{Host, Lock, LockedBox, Package, SOURCE, VERSION};
+use crate::digest::FileDigest;
+
+/// What a lock of any version has.
+#[derive(Deserialize)]
+struct Form {
+    version: u32,
+}
 
 /// The first lines, for who finds the file.
 const HEAD: &str = "# Made by `devbox lock`; keep it in git beside devbox.toml. What it means: docs/lock.md of devbox.\n";
@@ -51,17 +60,21 @@ impl Lock {
     /// # Errors
     /// Why, with the number of the line.
     pub fn parse(text: &str) -> Result<Self, String> {
+        let conflict = |line: &str| line.starts_with("<<<<<<< ") || line.starts_with(">>>>>>> ");
+        if let Some(at) = text.lines().position(conflict) {
+            return Err(format!("line {}: a conflict of a merge is not resolved", at + 1));
+        }
+        // Another version has other keys, so this is known before they are.
+        if let Ok(Form { version }) = toml::from_str(text)
+            && version != VERSION
+        {
+            return Err(format!("its version is {version}, and this devbox reads {VERSION}"));
+        }
         let mut lock: Lock = toml::from_str(text).map_err(|e| {
             let at = e.span().map_or(0, |span| span.start).min(text.len());
             let line = text.as_bytes()[..at].iter().filter(|b| **b == b'\n').count() + 1;
             format!("line {line}: {}", e.message().replace('\n', ", "))
         })?;
-        if lock.version != VERSION {
-            return Err(format!(
-                "its version is {}, and this devbox reads {VERSION}",
-                lock.version
-            ));
-        }
         let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
         for package in lock.packages.iter().chain(&lock.replaced) {
             // They become lines of other programs' files.
@@ -73,6 +86,19 @@ impl Lock {
             return Err(format!("the host `{host}` needs either `step` or `installer = true`"));
         }
         lock.inputs.sort();
+        if let Some(pair) = lock.inputs.windows(2).find(|pair| pair[0].name == pair[1].name) {
+            return Err(format!("the input `{}` is there twice", pair[0].name));
+        }
+        if let Some(digest) = lock.input(SOURCE)
+            && digest.parse::<FileDigest>().is_err()
+        {
+            return Err(format!("the digest of `{SOURCE}` is none: `{digest}`"));
+        }
+        if let Some(snapshot) = &lock.snapshot
+            && snapshot.parse::<jiff::Timestamp>().is_err()
+        {
+            return Err(format!("its `snapshot` is no time: `{snapshot}`"));
+        }
         lock.hosts.sort();
         lock.packages.sort();
         lock.replaced.sort();
