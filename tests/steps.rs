@@ -11,6 +11,9 @@ use devbox::digest::FileDigest;
 /// Values that occur nowhere but where a test puts them.
 const TOKEN: &str = "planted-7f3a9c51e2b84d06";
 const PASSWORD: &str = "it's \"planted\" $HOME 5b1e77aa";
+/// A secret of several lines, of which those of all such keys stand in programs of the guest.
+const KEY: &str = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmU\n\
+                   planted40bc9d17e6\n-----END OPENSSH PRIVATE KEY-----\n";
 
 /// A project with a home of its own, on the tiny guest's disk.
 struct Project {
@@ -72,11 +75,16 @@ fn holds(path: &Path) -> bool {
     spellings().iter().any(|text| memchr::memmem::find(&bytes, text.as_bytes()).is_some())
 }
 
-fn spellings() -> [String; 3] {
+fn spellings() -> [String; 4] {
     use base64ct::Encoding as _;
     let encoded = base64ct::Base64Unpadded::encode_string(TOKEN.as_bytes());
     // The last character depends on what follows.
-    [TOKEN.to_owned(), PASSWORD.to_owned(), encoded[..encoded.len() - 2].to_owned()]
+    [
+        TOKEN.to_owned(),
+        PASSWORD.to_owned(),
+        encoded[..encoded.len() - 2].to_owned(),
+        "planted40bc9d17e6".to_owned(),
+    ]
 }
 
 fn said(out: &Output) -> String {
@@ -103,9 +111,11 @@ type = "shell"
 name = "push"
 retries = 2
 retry_pause = "1s"
-secrets = { TOKEN = { env = "CI_TOKEN" }, PASSWORD = { file = "password" } }
+secrets = { TOKEN = { env = "CI_TOKEN" }, PASSWORD = { file = "password" }, KEY = { file = "key" } }
 env = { PLAIN = "seen" }
 inline = '''
+test "$(printf '%s\n' "$KEY" | wc -l)" -eq 4
+printf '%s\n' "$KEY"
 echo "token $TOKEN, password $PASSWORD, plain $PLAIN"
 printf %s "$TOKEN" | base64
 test "$PASSWORD" = "it's \"planted\" \$HOME 5b1e77aa"
@@ -137,6 +147,7 @@ async fn a_template_is_filled_in_a_step_is_tried_again_and_secrets_are_in_nothin
         "listen {{ port }}\n{% for h in hosts %}\nhost {{ h }}\n{% endfor %}\ndebug {{ debug }}\n",
     );
     project.write("password", &format!("{PASSWORD}\n"));
+    project.write("key", KEY);
     let out = project.build();
     let said = said(&out);
     assert!(out.status.success(), "{said}");
@@ -151,7 +162,7 @@ async fn a_template_is_filled_in_a_step_is_tried_again_and_secrets_are_in_nothin
     assert!(said.contains("all 6 hold"), "{said}");
     assert!(said.contains("step 4 checks done"), "{said}");
     tells_nothing(&said);
-    assert_eq!(project.leaks(&["password"]), Vec::<PathBuf>::new());
+    assert_eq!(project.leaks(&["password", "key"]), Vec::<PathBuf>::new());
 
     // The steps are in the cache, which was not searched for another value; the sealed image is.
     let out = project.build_with(&["--rebuild"], "debug false");
@@ -204,4 +215,53 @@ async fn a_failure_tells_no_secret_in_its_message_and_its_log() {
     let log = std::fs::read_to_string(log).expect("is kept");
     assert!(log.contains(&format!("console {}", "*".repeat(TOKEN.len()))), "{log}");
     assert_eq!(project.leaks(&[]), Vec::<PathBuf>::new());
+}
+
+/// Programs in the place of salt and puppet: what devbox reads of them, and how long they may take.
+const STAND_INS: &str = r#"
+[[steps]]
+type = "shell"
+name = "programs"
+inline = """
+mkdir -p /usr/local/bin
+cat > /usr/local/bin/salt-call << 'END'
+#!/bin/sh
+grep -q '"role":"web"' "$3/minion" && test -e /tmp/.devbox-work/source/top.sls || exit 1
+if [ -e /run/salted ]; then echo 'Succeeded: 2'; else echo 'Succeeded: 2 (changed=1)'; fi
+: > /run/salted
+echo 'Failed:    0'
+END
+printf '#!/bin/sh\\nsleep 6\\n' > /usr/local/bin/puppet
+chmod 0755 /usr/local/bin/salt-call /usr/local/bin/puppet
+"""
+
+[[steps]]
+type = "salt"
+name = "states"
+source = "states"
+grains = { role = "web" }
+idempotent = true
+
+[[steps]]
+type = "puppet"
+name = "two runs"
+source = "puppet"
+idempotent = true
+timeout = "9s"
+"#;
+
+#[tokio::test]
+async fn a_second_run_shows_whether_it_converged_and_is_within_the_steps_timeout() {
+    let project = Project::new(STAND_INS).await;
+    for (folder, file) in [("states", "top.sls"), ("puppet/manifests", "site.pp")] {
+        std::fs::create_dir_all(project.path(folder)).expect("made");
+        project.write(&format!("{folder}/{file}"), "");
+    }
+    let out = project.build();
+    let said = said(&out);
+    assert!(said.contains("salt made changes"), "{said}");
+    assert!(said.contains("salt changed nothing the second time"), "{said}");
+    assert_eq!(out.status.code(), Some(1), "{said}");
+    // Each of the two runs is shorter than that.
+    assert!(said.contains("step 3 two runs took longer than 9 s and was stopped"), "{said}");
 }

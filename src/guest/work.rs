@@ -34,6 +34,19 @@ impl Work<'_> {
     /// It ended with another code than 0, took longer than `timeout`, or the connection broke; with its
     /// last lines.
     pub async fn execute(&self, remote: Remote, timeout: Duration) -> Result<Vec<String>> {
+        self.execute_within(remote, timeout, timeout).await
+    }
+
+    /// The same for a command that has `left` of a `timeout` that it shares with others.
+    ///
+    /// # Errors
+    /// As of [`execute`](Self::execute); it names `timeout`.
+    pub async fn execute_within(
+        &self,
+        remote: Remote,
+        left: Duration,
+        timeout: Duration,
+    ) -> Result<Vec<String>> {
         let mut last: VecDeque<String> = VecDeque::new();
         let mut out = vec![];
         let on_line = |stream: Stream, line: &str| {
@@ -47,7 +60,7 @@ impl Work<'_> {
                 last.pop_front();
             }
         };
-        let ended = self.client.run(remote, on_line, timeout, self.cancel).await;
+        let ended = self.client.run(remote, on_line, left, self.cancel).await;
         match ended {
             Ok(Ended::Code(0)) => Ok(out),
             Ok(ended) => Err(failure(self.title, ended, timeout, last)),

@@ -71,7 +71,7 @@ impl Running<'_> {
     ) -> Result<()> {
         let mut remote = Remote::new(as_root(&files::put_file(target, mode, ids, self.epoch)));
         remote.stdin = Some(Box::new(bytes));
-        self.execute(remote, self.step.timeout).await?;
+        self.timed(remote).await?;
         Ok(())
     }
 
@@ -93,7 +93,7 @@ impl Running<'_> {
         let script = files::put_folder(target, mode, ids);
         let mut remote = Remote::new(as_root(&script));
         remote.stdin = tar.stdout.take().map(|out| Box::new(out) as _);
-        let put = self.execute(remote, self.step.timeout).await;
+        let put = self.timed(remote).await;
         let out = tar.wait_with_output().await?;
         put?;
         if !out.status.success() {

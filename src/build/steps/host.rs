@@ -49,7 +49,7 @@ impl Running<'_> {
                 let status = status.map_err(lost)?;
                 Ok(status.code().unwrap_or(-1))
             }
-            () = tokio::time::sleep(self.step.timeout) => Err(Ended::TimedOut),
+            () = tokio::time::sleep(self.left()) => Err(Ended::TimedOut),
             () = self.cancel.cancelled() => Err(Ended::Cancelled),
         };
         if ended.is_err() {

@@ -17,7 +17,7 @@ impl Running<'_> {
         for archive in &images.archives {
             let mut remote = Remote::new(load(engine));
             remote.stdin = Some(Box::new(tokio::fs::File::open(archive).await?));
-            self.execute(remote, self.step.timeout).await?;
+            self.timed(remote).await?;
             self.events.note(format!("{engine} loaded `{}`", archive.display()));
         }
         for image in &images.pull {

@@ -69,7 +69,7 @@ pub(super) async fn run(
     let title = title(step);
     let start = Instant::now();
     events.phase(format!("Running {title}"));
-    let work = Running { step, title: &title, epoch, secrets, guest, events, cancel };
+    let work = Running { step, title: &title, epoch, secrets, guest, events, cancel, start };
     let ran = async {
         // Around each step: what a step adds to the sources is put back like the rest.
         if !loans.is_empty() {
@@ -98,6 +98,7 @@ pub(super) fn title(step: &Step) -> String {
     if step.name == numbered { numbered } else { format!("{numbered} {}", step.name) }
 }
 
+#[derive(Clone, Copy)]
 struct Running<'a> {
     step: &'a Step,
     title: &'a str,
@@ -106,6 +107,8 @@ struct Running<'a> {
     guest: &'a Guest,
     events: &'a Events,
     cancel: &'a CancellationToken,
+    /// When this try began.
+    start: Instant,
 }
 
 impl Running<'_> {
@@ -113,7 +116,7 @@ impl Running<'_> {
     async fn tries(&self) -> Result<()> {
         let all = self.step.retries + 1;
         for n in 1.. {
-            match self.run().await {
+            match (Running { start: Instant::now(), ..*self }).run().await {
                 Err(e) if n < all && e.kind() != Kind::Interrupted => {
                     let pause = self.step.pause;
                     self.events.warn(format!(
@@ -169,7 +172,12 @@ impl Running<'_> {
     ) -> Result<Vec<String>> {
         let command = environment::command(dir, line, self.epoch);
         let remote = Remote::new(command).stdin(self.exports(more));
-        self.execute(remote, self.step.timeout).await
+        self.timed(remote).await
+    }
+
+    /// How much of the step's timeout is left in this try: it holds for all that a try runs together.
+    fn left(&self) -> Duration {
+        self.step.timeout.saturating_sub(self.start.elapsed())
     }
 
     fn exports(&self, more: &[(&str, String)]) -> Vec<u8> {
@@ -194,8 +202,17 @@ impl Running<'_> {
 
     /// Runs a command; its lines are events, its failure is the step's.
     async fn execute(&self, remote: Remote, timeout: Duration) -> Result<Vec<String>> {
+        self.work().execute(remote, timeout).await
+    }
+
+    /// The same for the step's own work, as long as its timeout lets it.
+    async fn timed(&self, remote: Remote) -> Result<Vec<String>> {
+        self.work().execute_within(remote, self.left(), self.step.timeout).await
+    }
+
+    fn work(&self) -> Work<'_> {
         let Running { title, events, cancel, .. } = *self;
-        Work { title, client: &self.guest.client, events, cancel }.execute(remote, timeout).await
+        Work { title, client: &self.guest.client, events, cancel }
     }
 
     /// Runs a command whose output is not the step's; returns its lines.

@@ -11,7 +11,7 @@ impl Running<'_> {
     pub(super) async fn salt(&self, salt: &Salt) -> Result<()> {
         self.program(
             &["salt-call"],
-            "Install Salt's minion in the guest by an earlier step, from its vendor's packages.",
+            "Install Salt in the guest by an earlier step: its minion from its vendor's packages, or `salt` of PyPI.",
         )
         .await?;
         self.make_tree(&["conf", "pillar"]).await?;
@@ -21,8 +21,26 @@ impl Running<'_> {
         }
         self.write_tree("conf/minion", settings(salt)).await?;
         let line = format!("exec {}", shell_line(&words(salt)));
-        self.in_guest(TREE, &line, &[("HOME", format!("{TREE}/home"))]).await?;
+        let home = [("HOME", format!("{TREE}/home"))];
+        let lines = self.in_guest(TREE, &line, &home).await?;
+        self.say(changed(&lines), "salt");
+        if salt.idempotent {
+            let lines = self.in_guest(TREE, &line, &home).await?;
+            self.converged(changed(&lines), "salt")?;
+        }
         self.remove_tree().await
+    }
+}
+
+/// The number of changes in the summary: `Succeeded: 3 (changed=1)`, and nothing in brackets where there was none.
+fn changed(lines: &[String]) -> Option<u64> {
+    let line = lines.iter().rev().find_map(|line| line.strip_prefix("Succeeded:"))?;
+    let (number, more) = line.split_once('(').unwrap_or((line, ""));
+    number.trim().parse::<u64>().ok()?;
+    let mut counts = more.trim().trim_end_matches(')').split(", ");
+    match counts.find_map(|count| count.strip_prefix("changed=")) {
+        Some(count) => count.parse().ok(),
+        None => Some(0),
     }
 }
 
@@ -61,12 +79,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn changes_are_read_in_the_summary() {
+        // As salt 3007 writes it.
+        let summary = |succeeded: &str| {
+            ["Summary for local", "------------", succeeded, "Failed:    0", "------------"]
+                .map(str::to_owned)
+        };
+        assert_eq!(changed(&summary("Succeeded: 2 (changed=1)")), Some(1));
+        assert_eq!(changed(&summary("Succeeded: 2")), Some(0));
+        assert_eq!(changed(&summary("Succeeded: 2 (unchanged=1, changed=2)")), Some(2));
+        assert_eq!(changed(&summary("    Data failed to compile:")), None);
+    }
+
+    #[test]
     fn salt_applies_the_states_or_what_top_says() {
         let mut salt = Salt {
             source: "/s".into(),
             states: vec![],
             pillar: None,
             grains: [("role".to_owned(), "web".into())].into(),
+            idempotent: false,
         };
         let start = "salt-call --local --config-dir /tmp/.devbox-work/conf --retcode-passthrough --no-color state.apply";
         assert_eq!(words(&salt).join(" "), start);

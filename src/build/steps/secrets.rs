@@ -100,16 +100,33 @@ impl Secrets {
         &self.forms
     }
 
-    /// The text with names in place of values.
+    /// The text with names in place of values. Values may overlap, and one may hold another: all are looked for in the
+    /// text as it is, so that nothing is left of either.
     #[must_use]
     pub(in crate::build) fn hide(&self, text: &str) -> String {
-        self.forms.iter().fold(text.to_owned(), |text, form| {
-            if text.contains(&form.text) {
-                text.replace(&form.text, &format!("[secret {}]", form.name))
-            } else {
-                text
+        let mut found: Vec<(usize, usize, &str)> = vec![];
+        for form in &self.forms {
+            let starts = memchr::memmem::find_iter(text.as_bytes(), &form.text);
+            found.extend(starts.map(|at| (at, at + form.text.len(), form.name.as_str())));
+        }
+        found.sort_by_key(|&(start, end, _)| (start, std::cmp::Reverse(end)));
+        let mut hidden = String::with_capacity(text.len());
+        let (mut told, mut last) = (0, None);
+        for (start, end, name) in found {
+            if end <= told {
+                continue;
             }
-        })
+            if start >= told {
+                hidden.push_str(text.get(told..start).unwrap_or_default());
+                last = None;
+            }
+            if last != Some(name) {
+                hidden.push_str(&format!("[secret {name}]"));
+            }
+            (told, last) = (end, Some(name));
+        }
+        hidden.push_str(text.get(told..).unwrap_or_default());
+        hidden
     }
 
     /// The same events with names in place of values.
@@ -226,12 +243,19 @@ fn checked(value: String) -> Result<String> {
     Ok(value)
 }
 
-/// How a value could be told: as it is, by lines (output comes by lines), in base64 wherever it
-/// stands in what was encoded, and percent-encoded.
+/// How a value could be told: as it is, by lines (output comes by lines), as a shell or JSON quotes it, in base64
+/// wherever it stands in what was encoded, and percent-encoded.
 fn told(value: &str) -> Vec<String> {
     let mut forms = vec![value.to_owned()];
     if value.contains('\n') {
-        forms.extend(value.lines().map(str::trim).map(str::to_owned));
+        forms.extend(value.lines().map(str::trim).filter(|line| !public(line)).map(str::to_owned));
+    }
+    let plain = forms.clone();
+    for text in &plain {
+        // What `set -x` of bash and of dash writes.
+        forms.extend([r"'\''", "'\"'\"'"].map(|quote| text.replace('\'', quote)));
+        let json = serde_json::Value::from(text.as_str()).to_string();
+        forms.extend(json.get(1..json.len().saturating_sub(1)).map(str::to_owned));
     }
     for before in 0..3 {
         let bytes = [&[0; 2][..before], value.as_bytes()].concat();
@@ -243,16 +267,32 @@ fn told(value: &str) -> Vec<String> {
             forms.extend(text.get(inside.clone()).map(str::to_owned));
         }
     }
-    let unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
-    let percent = value
-        .bytes()
-        .map(|b| if unreserved(b) { char::from(b).to_string() } else { format!("%{b:02X}") });
-    forms.push(percent.collect());
+    // RFC 3986; some leave `/` as it is, some write small letters, and forms have `+` for a space.
+    for kept in ["-._~", "-._~/"] {
+        let upper = percent(value, kept, |b| format!("%{b:02X}"));
+        forms.push(upper.replace("%20", "+"));
+        forms.push(upper);
+        forms.push(percent(value, kept, |b| format!("%{b:02x}")));
+    }
     forms.retain(|form| form.len() >= SHORTEST);
     forms.sort();
     forms.dedup();
     forms
 }
+
+fn percent(value: &str, kept: &str, code: impl Fn(u8) -> String) -> String {
+    let as_is = |b: u8| b.is_ascii_alphanumeric() || kept.as_bytes().contains(&b);
+    value.bytes().map(|b| if as_is(b) { char::from(b).to_string() } else { code(b) }).collect()
+}
+
+/// Lines that private keys of many people have in common, so that they are no secret and in every image: PEM's armour
+/// (RFC 7468), and the one that OpenSSH's keys begin with (its PROTOCOL.key: `openssh-key-v1`), host keys among them.
+fn public(line: &str) -> bool {
+    line.starts_with("-----BEGIN ") || line.starts_with("-----END ") || line.starts_with(OPENSSH)
+}
+
+/// `openssh-key-v1` and its NUL in base64, as far as it has whole characters.
+const OPENSSH: &str = "b3BlbnNzaC1rZXktdjEA";
 
 struct Masked {
     secrets: Secrets,
@@ -299,9 +339,54 @@ mod tests {
             assert!(!shown.contains("W50ZXIyL2FuZC"), "{shown}");
         }
         assert_eq!(hidden.hide("nothing here"), "nothing here");
+        for (value, told) in [
+            ("it's a \"word\"", r#"+ TOKEN='it'\''s a "word"'"#),
+            ("it's a \"word\"", r#"+ TOKEN='it'"'"'s a "word"'"#),
+            ("it's a \"word\"", r#"{"token":"it's a \"word\""}"#),
+            ("pass/word and", "pass/word%20and"),
+            ("pass/word and", "pass%2fword%20and"),
+            ("pass/word and", "pass%2Fword+and"),
+        ] {
+            let shown = secrets(value).hide(told);
+            assert!(shown.contains("[secret TOKEN]") && !shown.contains("word"), "{shown}");
+        }
         let key = secrets("-----BEGIN KEY-----\nabcdefghij\nxy\n");
         assert_eq!(key.hide("line abcdefghij."), "line [secret TOKEN].");
         assert!(!format!("{key:?} {:?}", key.traces()).contains("abcdefghij"));
+    }
+
+    #[test]
+    fn values_that_overlap_leave_nothing_of_each_other() {
+        let form = |name: &str, text: &str| Trace { name: name.to_owned(), text: text.to_owned() };
+        let forms = vec![
+            form("LONG", "abcd-1234-efgh"),
+            form("NEXT", "efgh-5678-zz"),
+            form("PART", "1234-efg"),
+        ];
+        let secrets = Secrets { all: vec![], forms };
+        for (text, shown) in [
+            ("a abcd-1234-efgh b", "a [secret LONG] b"),
+            ("a 1234-efg b", "a [secret PART] b"),
+            ("a abcd-1234-efgh-5678-zz b", "a [secret LONG][secret NEXT] b"),
+            ("abcd-1234-efghabcd-1234-efgh", "[secret LONG][secret LONG]"),
+            ("é1234-efgé", "é[secret PART]é"),
+            ("", ""),
+        ] {
+            assert_eq!(secrets.hide(text), shown);
+        }
+    }
+
+    #[test]
+    fn what_all_private_keys_have_in_common_is_no_secret() {
+        let first = "b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQ";
+        let armour = ["-----BEGIN OPENSSH PRIVATE KEY-----", "-----END OPENSSH PRIVATE KEY-----"];
+        let value = format!("{}\n{first}\nAAAAIabcdefghij\n{}", armour[0], armour[1]);
+        let key = secrets(&value);
+        let texts: Vec<&str> = key.traces().iter().map(|trace| trace.text.as_str()).collect();
+        assert!(texts.contains(&"AAAAIabcdefghij") && texts.contains(&value.as_str()), "{texts:?}");
+        for line in [armour[0], armour[1], first] {
+            assert!(!texts.contains(&line), "{texts:?}");
+        }
     }
 
     #[test]

@@ -81,13 +81,20 @@ fn action(action: &Action) -> Result<Value> {
             "run_list": c.run_list,
             "attributes": c.attributes,
         }),
-        Action::Salt(s) => json!({
-            "type": "salt",
-            "entries": entries(&s.source)?,
-            "states": s.states,
-            "pillar": s.pillar.as_deref().map(entries).transpose()?,
-            "grains": s.grains,
-        }),
+        Action::Salt(s) => {
+            let mut salt = json!({
+                "type": "salt",
+                "entries": entries(&s.source)?,
+                "states": s.states,
+                "pillar": s.pillar.as_deref().map(entries).transpose()?,
+                "grains": s.grains,
+            });
+            // The key is younger than the digest: a step without it keeps its own.
+            if s.idempotent {
+                salt["idempotent"] = json!(true);
+            }
+            salt
+        }
         Action::Images(i) => json!({
             "type": "images",
             "engine": i.engine,

@@ -204,7 +204,9 @@ static CHEF: Table = Table {
 static SALT: Table = Table {
     path: "steps",
     about: "`salt-call --local` in the guest, which must have salt.",
-    keys: step_keys!(runs: &SALT_FOLDER, &SALT_STATES, &SALT_PILLAR, &SALT_GRAINS),
+    keys: step_keys!(
+        runs: &SALT_FOLDER, &SALT_STATES, &SALT_PILLAR, &SALT_GRAINS, &STEP_IDEMPOTENT
+    ),
 };
 
 static IMAGES: Table = Table {

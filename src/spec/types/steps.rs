@@ -160,6 +160,8 @@ pub struct Salt {
     pub pillar: Option<PathBuf>,
     /// `grains`.
     pub grains: Values,
+    /// `idempotent`; false by default.
+    pub idempotent: bool,
 }
 
 /// Container images.

@@ -158,7 +158,8 @@ fn salt(table: &Reader<'_, '_>, dir: &Path, c: &mut Collector) -> Option<Salt> {
     let states = words(table, &keys::SALT_STATES, c);
     let pillar = path(table, &keys::SALT_PILLAR, dir, Expect::Folder, c);
     let grains = table.values(&keys::SALT_GRAINS, c).unwrap_or_default();
-    Some(Salt { source: source?, states, pillar, grains })
+    let idempotent = table.boolean(&keys::STEP_IDEMPOTENT, c).unwrap_or(false);
+    Some(Salt { source: source?, states, pillar, grains, idempotent })
 }
 
 fn images(table: &Reader<'_, '_>, dir: &Path, c: &mut Collector) -> Option<Images> {
