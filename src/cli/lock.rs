@@ -54,7 +54,11 @@ pub(super) fn write(
         (Ok(old), _) => old,
         (Err(e), false) => return Err(e),
         // It is made anew whatever it was.
-        (Err(_), true) => None,
+        (Err(e), true) => {
+            let why = [&[e.what().to_owned()], e.causes()].concat().join(": ");
+            ctx.events.warn(format!("{why}; it is made anew"));
+            None
+        }
     };
     let lock = match (&old, loose.is_empty()) {
         (_, true) => None,

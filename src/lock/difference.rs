@@ -62,7 +62,9 @@ impl Lock {
         // What is left are keys of the spec itself.
         if all.is_empty() && fingerprint(spec, locked.as_ref())? != self.spec {
             let what = "`[source]`, `[seal]`, `name`, `arch` or the order of the steps was changed in devbox.toml";
-            all.push(Difference::new("spec", what.to_owned()));
+            // Both are in one digest.
+            let or = if locked.is_some() { ", or the digest of `source` in the lock" } else { "" };
+            all.push(Difference::new("spec", format!("{what}{or}")));
         }
         Ok(all)
     }

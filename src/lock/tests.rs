@@ -109,7 +109,7 @@ fn a_file_that_is_no_lock_is_refused_with_the_line() {
         ("spec = ", "sepc = ", "line 3: unknown field `sepc`"),
         ("arch = \"amd64\"", "arc = \"amd64\"", "unknown field `arc`"),
         ("version = 1\n", "version = 2\n", "its version is 2"),
-        ("version = 1\n", "version = 2\nmore = 1\n", "its version is 2"),
+        ("version = 1\n", "version = 2\nmore = 1\n", "this devbox reads 1: a newer one wrote it"),
         ("version = 1\n", "<<<<<<< HEAD\n", "line 2: a conflict of a merge is not resolved"),
         ("2026-07-11T10:16:37Z", "a day in July", "its `snapshot` is no time: `a day in July`"),
         ("step \\\"a\\\\b\\\"", "source", "the digest of `source` is none: `step1:00`"),
@@ -314,4 +314,23 @@ fn what_a_killed_devbox_left_goes_with_the_next_lock() {
     file.set_modified(long_ago).expect("set");
     remove_left(dir.path());
     assert!(!old.exists() && new.exists());
+}
+
+#[test]
+fn a_digest_that_was_edited_in_the_lock_is_not_blamed_on_the_spec_alone() {
+    let text = "name = \"a\"\nversion = \"1.0.0\"\n[source]\ntype = \"image\"\n\
+        url = \"https://images.example/a.qcow2\"\nchecksums = \"https://images.example/SHA256SUMS\"\n\
+        [machine]\ncpus = 1\n";
+    let spec = parse(text, Path::new("devbox.toml"), Path::new(".")).expect("valid");
+    let image = FileDigest::of(b"one");
+    let mut lock = Lock {
+        spec: fingerprint(&spec, Some(&image)).expect("digested"),
+        inputs: inputs(&spec, Some(&image)).expect("read"),
+        snapshot: None,
+        ..example()
+    };
+    assert_eq!(lock.unfit(&spec).expect("read"), []);
+    lock.inputs[0].digest = FileDigest::of(b"another").to_string();
+    let unfit = lock.unfit(&spec).expect("read");
+    assert!(unfit[0].what.ends_with("or the digest of `source` in the lock"), "{unfit:?}");
 }

@@ -68,7 +68,10 @@ impl Lock {
         if let Ok(Form { version }) = toml::from_str(text)
             && version != VERSION
         {
-            return Err(format!("its version is {version}, and this devbox reads {VERSION}"));
+            let newer = if version > VERSION { ": a newer one wrote it" } else { "" };
+            return Err(format!(
+                "its version is {version}, and this devbox reads {VERSION}{newer}"
+            ));
         }
         let mut lock: Lock = toml::from_str(text).map_err(|e| {
             let at = e.span().map_or(0, |span| span.start).min(text.len());
