@@ -1,7 +1,10 @@
 //! From the disk whose steps are done to the box in the store: seal, write, check, name.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
+
+use tokio::task::spawn_blocking;
 
 use super::outputs::{self, Early};
 use super::provision::Provisioned;
@@ -9,12 +12,14 @@ use super::seal::{self, Bootable, Seal, Values};
 use super::workspace::Workspace;
 use super::{Build, flat, parent, repack};
 use crate::blocking::blocking;
-use crate::digest::{BytesDigest, SpecDigest};
+use crate::digest::SpecDigest;
 use crate::error::{Error, Kind, Result};
 use crate::image::Limits;
 use crate::image::container::Format;
 use crate::image::disk::Disk;
+use crate::image::slice::Whole;
 use crate::machine::config::Accelerator;
+use crate::parity::before::{After, Before};
 use crate::parity::bytes::Chunks;
 use crate::parity::content::Content;
 use crate::source::{self, SourceDisk, seed::Seed};
@@ -58,7 +63,9 @@ impl Finish<'_> {
             // The sealed disk is written anew from its files, none of which is where it was.
             Source::Packages(_) => None,
             Source::Image(_) | Source::Iso(_) | Source::Box(_) => {
-                Some(flat::begin(chain, source.size, files.clone(), self.build.cancel)?)
+                let chain = chain.clone();
+                let flat = flat::begin(&chain, source.size, files.clone(), self.build.cancel)?;
+                Some((flat, spawn_blocking(move || Before::read(&chain.disk()?))))
             }
         };
         self.seal(&overlay, &bootable, values).await?;
@@ -66,8 +73,14 @@ impl Finish<'_> {
         let anew = self.repack(&overlay, within).await?;
         let start = Instant::now();
         self.build.events.phase("Checking the sealed image and hashing it");
-        let written = match (anew, begun) {
-            (None, Some(begun)) => begun.finish(sealed, self.build.cancel.clone()).await?,
+        let (written, after) = match (anew, begun) {
+            (None, Some((flat, before))) => {
+                let changed = sealed.changed.clone();
+                let written = flat.finish(sealed, self.build.cancel.clone()).await?;
+                // What could not be read then is read now, and told then.
+                let before = before.await.ok().and_then(Result::ok);
+                (written, before.map(|before| before.after(changed)))
+            }
             (anew, _) => {
                 let disk = match anew {
                     Some(raw) => outputs::open(&raw, Format::Raw)?.reader,
@@ -75,7 +88,7 @@ impl Finish<'_> {
                 };
                 let cancel = self.build.cancel.clone();
                 let write = move || flat::write(&*disk, files, &cancel);
-                blocking("writing the disk", write).await?
+                (blocking("writing the disk", write).await?, None)
             }
         };
         if let Some(early) = early {
@@ -83,7 +96,7 @@ impl Finish<'_> {
         }
         build.verified().await?;
         let disk = disk.finish_as(written.digest, written.length)?;
-        self.keep(disk, written.bytes1, bootable.cmdline, values.clone(), start).await
+        self.keep(disk, after, bootable.cmdline, values.clone(), start).await
     }
 
     async fn seal(&self, overlay: &Path, bootable: &Bootable, values: &Values) -> Result<()> {
@@ -144,7 +157,7 @@ impl Finish<'_> {
     async fn keep(
         &self,
         disk: Finished,
-        bytes1: Option<BytesDigest>,
+        after: Option<After>,
         cmdline: String,
         values: Values,
         start: Instant,
@@ -154,7 +167,7 @@ impl Finish<'_> {
         let existing = self.build.existing();
         // Hashing fills all cores for a second; Ctrl-C is heard at its end.
         let work = move || {
-            let described = describe(&spec, spec1, disk.path(), size, bytes1, cmdline, &values)?;
+            let described = describe(&spec, spec1, disk.path(), size, after, cmdline, &values)?;
             store.add_finished(&described, disk, existing)
         };
         let added = blocking("hashing the disk", work).await?;
@@ -176,17 +189,18 @@ impl Finish<'_> {
     }
 }
 
-/// Proves that the disk is sealed, and hashes it, `bytes1` if that is not known.
+/// Proves that the disk is sealed, and hashes it: what changed, where it is known as it was before.
 fn describe(
     spec: &Spec,
     spec1: SpecDigest,
     disk: &Path,
     size: u64,
-    bytes1: Option<BytesDigest>,
+    after: Option<After>,
     cmdline: String,
     values: &Values,
 ) -> Result<BoxConfig> {
-    let container = outputs::open(disk, Format::Qcow2)?;
+    let mut container = outputs::open(disk, Format::Qcow2)?;
+    container.reader = Arc::new(Whole(container.reader));
     let disk = Disk::read(container, &Limits::default())?;
     let reader = &disk.container.reader;
     if reader.size() != size {
@@ -200,11 +214,14 @@ fn describe(
         || seal::check::check(&disk, values),
         || {
             rayon::join(
-                || match bytes1 {
-                    Some(known) => Ok(known),
+                || match &after {
+                    Some(after) => after.bytes(&**reader),
                     None => Chunks::read(&**reader).map(|chunks| chunks.digest()),
                 },
-                || Content::read(&disk).map(|content| content.digest()),
+                || match &after {
+                    Some(after) => after.content(&disk).map(|content| content.digest()),
+                    None => Content::read(&disk).map(|content| content.digest()),
+                },
             )
         },
     );

@@ -205,8 +205,14 @@ fn only_root<T>(
 
 /// How the contents of a disk become digests.
 pub(super) trait Hashing {
-    /// The files of the filesystem that `holder` holds.
-    fn tree(&self, holder: &Holder, fs: &dyn Filesystem, limits: &Limits) -> Result<Hashed>;
+    /// The files of the filesystem that `holder` holds; `reader` has its bytes.
+    fn tree(
+        &self,
+        holder: &Holder,
+        reader: &dyn ReadAt,
+        fs: &dyn Filesystem,
+        limits: &Limits,
+    ) -> Result<Hashed>;
 
     /// The bytes of `holder`, which holds no filesystem that is read here.
     fn bytes(&self, holder: &Holder, reader: &dyn ReadAt) -> Result<BytesDigest>;
@@ -216,7 +222,13 @@ pub(super) trait Hashing {
 struct All;
 
 impl Hashing for All {
-    fn tree(&self, _: &Holder, fs: &dyn Filesystem, limits: &Limits) -> Result<Hashed> {
+    fn tree(
+        &self,
+        _: &Holder,
+        _: &dyn ReadAt,
+        fs: &dyn Filesystem,
+        limits: &Limits,
+    ) -> Result<Hashed> {
         Hashed::read(fs, limits)
     }
 
@@ -317,7 +329,7 @@ impl Read {
                 arch: None,
             });
         };
-        let tree = hashing.tree(holder, fs, limits)?;
+        let tree = hashing.tree(holder, reader, fs, limits)?;
         let code = boot_code::of(reader, tree.identity.kind)?;
         let files = Files { fs, tree: &tree };
         let entries = boot::entries(&files)?.into_iter().map(|entry| BootEntry {

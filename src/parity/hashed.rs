@@ -45,7 +45,28 @@ impl Hashed {
     /// # Errors
     /// As [`Hashed::read`].
     pub fn of(listed: Listed, fs: &dyn Filesystem, limits: &Limits) -> Result<Self> {
-        let digests = hash_files(&listed, fs, limits)?;
+        Self::of_unless(listed, fs, limits, &|_| Ok(None))
+    }
+
+    /// As [`Hashed::read`], but for the contents of files that are `known`.
+    ///
+    /// # Errors
+    /// As [`Hashed::read`].
+    pub(super) fn read_unless(
+        fs: &dyn Filesystem,
+        limits: &Limits,
+        known: Known<'_>,
+    ) -> Result<Self> {
+        Self::of_unless(Listed::read(fs, limits)?, fs, limits, known)
+    }
+
+    fn of_unless(
+        listed: Listed,
+        fs: &dyn Filesystem,
+        limits: &Limits,
+        known: Known<'_>,
+    ) -> Result<Self> {
+        let digests = hash_files(&listed, fs, limits, known)?;
         let nodes = listed.tree.nodes.iter();
         let leaves = nodes.map(|node| match node.kind {
             NodeKind::File { inode, .. } => {
@@ -172,11 +193,15 @@ impl Hashed {
     }
 }
 
+/// The digest of a file's contents, if it need not be read.
+type Known<'a> = &'a (dyn Fn(&Node) -> Result<Option<FileDigest>> + Sync);
+
 /// The digests of all regular files, by inode.
 fn hash_files(
     listed: &Listed,
     fs: &dyn Filesystem,
     limits: &Limits,
+    known: Known<'_>,
 ) -> Result<HashMap<u64, FileDigest>> {
     let mut inodes = std::collections::HashSet::new();
     let mut todo = vec![];
@@ -191,7 +216,9 @@ fn hash_files(
     todo.par_iter()
         .with_max_len(1)
         .map(|(inode, id)| {
-            let digest = hash_file(fs, listed.node(*id), limits)
+            let node = listed.node(*id);
+            let digest = known(node)
+                .and_then(|known| known.map_or_else(|| hash_file(fs, node, limits), Ok))
                 .map_err(|e| e.context(format!("cannot read `{}`", listed.show(*id))))?;
             Ok((*inode, digest))
         })

@@ -5,11 +5,12 @@
 //!
 //! [`spelling`] and [`canonical`] write preimages; [`attributes`] says which extended attributes
 //! count. [`listed`] checks a file tree; [`hashed`] turns it, [`bytes`] a disk and [`content`] a
-//! system into digests, [`packages`] what is installed. [`subject`] opens what the user named, [`model`] holds what a level knows of
+//! system into digests, [`before`] remembers those of a disk that a guest will write to, [`packages`] says what is installed. [`subject`] opens what the user named, [`model`] holds what a level knows of
 //! it (a [`manifest`] is a model as a file), and [`compare`] compares two of these: [`trees`] path by path, and what is above the files in
 //! `systems`. The [`cache`] remembers the digests of files that [`watch`] finds unchanged.
 
 pub mod attributes;
+pub mod before;
 mod boot_code;
 pub mod bytes;
 pub mod cache;

@@ -3,14 +3,18 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use devbox::image::Limits;
 use devbox::image::container::qcow2::Layers;
-use devbox::image::container::{Backing, Options};
+use devbox::image::container::{self, Backing, Options};
 use devbox::image::disk::Disk;
+use devbox::image::slice::Whole;
 use devbox::image::tree::{NodeKind, Stretch};
+use devbox::parity::before::Before;
+use devbox::parity::bytes::Chunks;
+use devbox::parity::content::Content;
 use devbox::parity::drift::{Drift, Found};
 use devbox::parity::subject::Reference;
 use devbox::parity::{Level, compare};
@@ -188,6 +192,7 @@ fn check(folder: &Path, old: &Path, new: &Path, numbers: &mut Numbers) -> Result
         .and_then(|layers| Drift::open(&base, &layers, &options)?.find())
         .map_err(|e| format!("drift: {e}"))?;
     stretches(&layer, &options).map_err(|e| format!("places of contents: {e}"))?;
+    again(&base, &layer, &options)?;
     let lines = |all: &[devbox::parity::difference::Difference]| -> Vec<String> {
         all.iter().map(ToString::to_string).collect()
     };
@@ -198,6 +203,28 @@ fn check(folder: &Path, old: &Path, new: &Path, numbers: &mut Numbers) -> Result
     let missed: Vec<_> = theirs.iter().filter(|line| !ours.contains(line)).take(10).collect();
     let extra: Vec<_> = ours.iter().filter(|line| !theirs.contains(line)).take(10).collect();
     Err(format!("missed {missed:#?}, and told for nothing {extra:#?}"))
+}
+
+/// What was known of the image, and what the layer has, give the digests of all that a guest sees.
+fn again(base: &Path, layer: &Path, options: &Options) -> Result<(), String> {
+    let open = |path: &Path| {
+        let mut container = container::open(path, options)?;
+        container.reader = Arc::new(Whole(container.reader));
+        Disk::read(container, &options.limits)
+    };
+    let both = || {
+        let changed = Layers::open(layer, options)?.uppermost()?;
+        let after = Before::read(&open(base)?)?.after(changed);
+        let now = open(layer)?;
+        let quick = (after.bytes(&*now.container.reader)?, after.content(&now)?.digest());
+        let full = (Chunks::read(&*now.container.reader)?.digest(), Content::read(&now)?.digest());
+        Ok::<_, devbox::error::Error>((quick, full))
+    };
+    let (quick, full) = both().map_err(|e| format!("what changed alone: {e}"))?;
+    if quick != full {
+        return Err(format!("what changed alone gives {quick:?}, all of it {full:?}"));
+    }
+    Ok(())
 }
 
 /// The contents of each file are what stands where its reader says that they are.

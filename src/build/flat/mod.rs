@@ -20,13 +20,12 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::chain::Chain;
-use crate::digest::{BytesDigest, FileDigest};
+use super::chain::{self, Chain};
+use crate::digest::FileDigest;
 use crate::error::{Error, Result};
 use crate::image::ReadAt;
 use crate::image::container::qcow2::Layers;
 use crate::image::container::{self, Format};
-use crate::parity::bytes::Chunks;
 use copies::Copy;
 use layout::{CLUSTER, Layout};
 
@@ -46,8 +45,6 @@ pub(super) struct Written {
     pub(super) digest: FileDigest,
     /// Length in bytes.
     pub(super) length: u64,
-    /// `bytes1` of the disk, where most of its chunks were hashed early.
-    pub(super) bytes1: Option<BytesDigest>,
 }
 
 /// Begins to write a disk of `size` bytes to all of `files`. It is the one of `chain` before the seal.
@@ -61,17 +58,12 @@ pub(super) fn begin(
     cancel: &CancellationToken,
 ) -> Result<Begun> {
     let copies = copies(files)?;
-    let (path, format) = chain.top();
-    let (path, options) =
-        (path.to_owned(), container::Options { format: Some(format), ..options(&chain.files()) });
+    let chain = chain.clone();
     let stop = cancel.child_token();
     let stopped = stop.clone();
     let early = tokio::task::spawn_blocking(move || {
-        let clusters = steady::clusters(&path, &options);
-        let disk = container::open(&path, &options)?.reader;
-        let mut early = Early::write(&*disk, size, &clusters, copies, &stopped)?;
-        early.chunks = Some(Chunks::read(&*disk)?);
-        Ok(early)
+        let clusters = steady::clusters(&chain);
+        Early::write(&*chain.open()?.reader, size, &clusters, copies, &stopped)
     });
     Ok(Begun { early, _stop: stop.drop_guard() })
 }
@@ -115,8 +107,6 @@ struct Early {
     /// Where the early clusters stand in the file, by their numbers on the disk.
     places: BTreeMap<u64, u64>,
     copies: Vec<Copy>,
-    /// Digests of the disk as it was before.
-    chunks: Option<Chunks>,
 }
 
 impl Early {
@@ -146,7 +136,7 @@ impl Early {
             copy.write(&header, 0)?;
         }
         settle(&mut copies, layout.early_end(), cancel)?;
-        Ok(Early { layout, places, copies, chunks: None })
+        Ok(Early { layout, places, copies })
     }
 
     /// Writes all else.
@@ -169,7 +159,7 @@ impl Early {
                 cancel,
             );
         }
-        let Early { layout, places, mut copies, chunks } = self;
+        let Early { layout, places, mut copies } = self;
         let mut out = Out { places, next: layout.late_place(), copies: &copies };
         let mut buf = vec![];
         let mut at = 0;
@@ -198,14 +188,11 @@ impl Early {
         for (place, bytes) in tables {
             copies.iter().try_for_each(|copy| copy.write(&bytes, place))?;
         }
-        let again = || chunks.map(|chunks| chunks.read_again(disk, changed)).transpose();
-        let (settled, chunks) = rayon::join(|| settle(&mut copies, length, cancel), again);
-        settled?;
-        let bytes1 = chunks?.map(|chunks| chunks.digest());
+        settle(&mut copies, length, cancel)?;
         let mut digests: Vec<_> = copies.into_iter().map(Copy::digest).collect();
         digests.dedup();
         match digests[..] {
-            [digest] => Ok(Written { digest, length, bytes1 }),
+            [digest] => Ok(Written { digest, length }),
             _ => Err(Error::failed("the sealed disk was written, and read back with other bytes")
                 .hint("Check the host's disk, then build again.")),
         }
@@ -284,7 +271,7 @@ impl Chained {
     /// # Errors
     /// It lies on something else, or cannot be read.
     pub(super) fn open(overlay: &Path, below: &[&Path]) -> Result<Self> {
-        let options = options(below);
+        let options = chain::options(below, Format::Qcow2);
         let layers = Layers::open(overlay, &options)?;
         let opened = container::open(overlay, &options)?;
         let below: Vec<_> =
@@ -297,15 +284,5 @@ impl Chained {
             .hint("Build again; something else has written into the build's folder."));
         }
         Ok(Chained { disk: opened.reader, changed: layers.uppermost()? })
-    }
-}
-
-/// How the uppermost of some files of a build is opened.
-fn options(files: &[&Path]) -> container::Options {
-    let folders = files.iter().filter_map(|file| file.parent()).map(Path::to_owned).collect();
-    container::Options {
-        format: Some(Format::Qcow2),
-        backing: container::Backing::Within(folders),
-        ..container::Options::default()
     }
 }

@@ -2,15 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::Path;
-use std::sync::Arc;
 
 use super::layout::CLUSTER;
+use crate::build::chain::Chain;
 use crate::error::Result;
-use crate::image::Limits;
-use crate::image::container;
-use crate::image::disk::Disk;
-use crate::image::slice::Whole;
 use crate::image::tree::{Node, NodeKind, Tree};
 
 /// Folders in which a seal removes or changes files (the seal's steps; PARITY's seal table).
@@ -22,14 +17,12 @@ const BLOCK: u64 = 4096;
 
 /// The numbers of clusters that hold nothing but contents of files outside of [`SEALED`] folders, in order. It is a guess:
 /// whoever uses it looks afterwards which ones were written to. Of a disk that cannot be read there are none.
-pub(super) fn clusters(path: &Path, options: &container::Options) -> Vec<u64> {
-    read(path, options).unwrap_or_default()
+pub(super) fn clusters(chain: &Chain) -> Vec<u64> {
+    read(chain).unwrap_or_default()
 }
 
-fn read(path: &Path, options: &container::Options) -> Result<Vec<u64>> {
-    let mut container = container::open(path, options)?;
-    container.reader = Arc::new(Whole(container.reader));
-    let disk = Disk::read(container, &Limits::default())?;
+fn read(chain: &Chain) -> Result<Vec<u64>> {
+    let disk = chain.disk()?;
     let mut found: Vec<Range<u64>> = vec![];
     for at in disk.filesystems() {
         let tree = at.filesystem.tree()?;

@@ -43,14 +43,24 @@ impl Changed {
             .into_par_iter()
             .map(|piece| differing(base, now, piece))
             .collect::<Result<_>>()?;
+        Ok(Changed::of(found.into_iter().flatten().collect()))
+    }
+
+    /// These ranges, in any order.
+    pub(in crate::parity) fn of(mut changed: Vec<Range<u64>>) -> Self {
+        changed.sort_unstable_by_key(|range| range.start);
         let mut ranges: Vec<Range<u64>> = vec![];
-        for range in found.into_iter().flatten() {
+        for range in changed {
             match ranges.last_mut() {
                 Some(last) if last.end >= range.start => last.end = last.end.max(range.end),
                 _ => ranges.push(range),
             }
         }
-        Ok(Changed { ranges })
+        Changed { ranges }
+    }
+
+    pub(in crate::parity) fn ranges(&self) -> &[Range<u64>] {
+        &self.ranges
     }
 
     /// Whether a byte of `range` may have changed.

@@ -160,7 +160,13 @@ struct Side<'a> {
 }
 
 impl Hashing for Side<'_> {
-    fn tree(&self, holder: &Holder, fs: &dyn Filesystem, limits: &Limits) -> Result<Hashed> {
+    fn tree(
+        &self,
+        holder: &Holder,
+        _: &dyn ReadAt,
+        fs: &dyn Filesystem,
+        limits: &Limits,
+    ) -> Result<Hashed> {
         let prepared = self.trees.lock().unwrap_or_else(PoisonError::into_inner).remove(holder);
         match prepared {
             Some(tree) => Ok(tree),
