@@ -27,6 +27,8 @@ use crate::error::{Context as _, Error, Result};
 const TAG: &[u8] = b"devbox/chunks/1\n";
 /// Largest index in bytes, compressed or not; that of a full disk of 1 TiB takes about 20 MB.
 pub const MAX_INDEX: u64 = 64 << 20;
+/// Most runs: of a byte each in the index, and of 40 in memory.
+pub(super) const MAX_RUNS: u64 = 4 << 20;
 /// Most blocks of a chunk from outside: what is unpacked at a time stays small.
 pub const MAX_CHUNK_BLOCKS: u64 = 1024;
 /// Most bytes of a pack's table; devbox's own have at most 40,000.
@@ -77,8 +79,15 @@ impl Index {
     /// The blob.
     ///
     /// # Errors
-    /// zstd has no memory.
+    /// It has too many runs, or zstd has no memory.
     pub fn encode(&self) -> Result<Vec<u8>> {
+        if self.weave.runs.len() as u64 > MAX_RUNS {
+            return Err(Error::failed(format!(
+                "the disk's files lie in {} pieces; the limit is {MAX_RUNS}",
+                self.weave.runs.len()
+            ))
+            .hint("Build the box anew, so that its files lie closer together."));
+        }
         let mut out = TAG.to_vec();
         put(&mut out, self.weave.size);
         out.extend_from_slice(self.digest.as_bytes());
@@ -117,7 +126,7 @@ impl Index {
         let digest = bytes.digest()?;
         let mut weave = Weave::new(size);
         let mut blocks = 0u64;
-        let count = bytes.number()?;
+        let count = bytes.at_most(MAX_RUNS, "the number of its runs")?;
         let mut before = None;
         for _ in 0..count {
             let number = bytes.number()?;

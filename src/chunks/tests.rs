@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
-use super::index::encode_table;
+use super::index::{self, encode_table};
 use super::local::{self, Local};
 use super::pack::{Packed, Whole, Work, pack, unpack};
 use super::plan::{self, numbered};
@@ -182,6 +182,19 @@ fn an_index_that_contradicts_itself_is_refused() {
     refused(&|index| index.packs[0].chunks = u64::MAX / 4);
     refused(&|index| index.packs[0].table_size = u64::MAX);
     refused(&|index| index.packs.truncate(1));
+    // Runs of a byte each would fill the host's memory.
+    let mut many = whole.index.clone();
+    let strands = [None, Some(Strand::Contents)];
+    let run = |n: u64| Run { strand: strands[(n % 2) as usize], blocks: 1 };
+    many.weave.runs = (0..=index::MAX_RUNS).map(run).collect();
+    let e = many.encode().expect_err("refused");
+    assert!(e.to_string().contains("in 4194305 pieces; the limit is 4194304"), "{e}");
+    let mut claim = b"devbox/chunks/1\n\x01".to_vec();
+    claim.extend([0; 32]);
+    varint::put(&mut claim, index::MAX_RUNS + 1);
+    claim.extend([3, 5].repeat(100));
+    let e = Index::read(&claim).expect_err("refused");
+    assert!(e.to_string().contains("4194305 is above the limit of 4194304"), "{e}");
     let (head, size) = (whole.index.packs[0], whole.packs[0].size);
     let table = encode_table(&whole.tables[0]);
     head.read_table(&table, size).expect("reads");

@@ -66,14 +66,11 @@ fn a_disk_of_two_parts_is_the_disk() {
                 changed.push(range);
             }
         }
-        let mut part = write_early(&before, after.len() as u64, &early, folder.path());
-        part.chunks = Some(Chunks::read(&Memory(before)).expect("reads"));
+        let part = write_early(&before, after.len() as u64, &early, folder.path());
         let memory = Memory(after.clone());
         let written = part.complete(&memory, &changed, &CancellationToken::new());
         let written = written.expect("it writes");
         check(folder.path(), written, &after);
-        let bytes1 = Chunks::read(&Memory(after)).expect("reads").digest();
-        assert_eq!(written.bytes1, Some(bytes1));
     }
 }
 
