@@ -183,10 +183,14 @@ impl Chunks {
         let sums = numbers
             .par_iter()
             .with_max_len(1)
-            .map_init(
-                Vec::new,
-                |buf, number| Ok(hash(reader, number * CHUNK, CHUNK, buf)?.finish()),
-            )
+            .map_init(Vec::new, |buf, number| {
+                let start = number * CHUNK;
+                // What was trimmed changed, too, and is most of a disk.
+                if data_at(reader, start)?.start >= start + CHUNK {
+                    return Ok(*ZERO_CHUNK);
+                }
+                Ok(hash(reader, start, CHUNK, buf)?.finish())
+            })
             .collect::<Result<Vec<_>>>()?;
         let mut again = numbers.into_iter().zip(sums).peekable();
         let chunks = (0u64..).zip(self.chunks.iter()).map(|(number, sum)| {
@@ -435,18 +439,25 @@ mod tests {
     fn what_changed_is_read_again_and_nothing_else() {
         for size in [5 * CHUNK, 5 * CHUNK + 512] {
             let memory = |data: &[u8]| {
-                let known = std::iter::once(0..data.len() as u64).collect();
+                let known = vec![0..2 * CHUNK + 9, 3 * CHUNK..data.len() as u64];
                 Memory { data: data.to_vec(), known }
             };
             let mut data = vec![3; usize::try_from(size).expect("small")];
+            data[2 * CHUNK as usize + 9..3 * CHUNK as usize].fill(0);
             let before = Chunks::read(&memory(&data)).expect("read");
             // Over a seam, up to the end, and one that was written with what was there.
-            let changed =
-                [CHUNK - 4096..CHUNK + 4096, 3 * CHUNK..3 * CHUNK + 1, 5 * CHUNK - 1..size];
-            for range in [&changed[0], &changed[2]] {
+            let changed = [
+                CHUNK - 4096..CHUNK + 4096,
+                2 * CHUNK..3 * CHUNK,
+                3 * CHUNK..3 * CHUNK + 1,
+                5 * CHUNK - 1..size,
+            ];
+            for range in [&changed[0], &changed[1], &changed[3]] {
                 data[range.start as usize..range.end as usize].fill(0);
             }
-            let now = memory(&data);
+            let mut now = memory(&data);
+            // The third chunk was trimmed.
+            now.known = vec![0..2 * CHUNK, 3 * CHUNK..size];
             let again = before.read_again(&now, &changed).expect("read");
             assert_eq!(again, Chunks::read(&now).expect("read"));
             assert_ne!(again, before);
