@@ -62,10 +62,17 @@ impl Agent {
     /// Connects to the agent's socket and waits for the agent to answer.
     ///
     /// # Errors
-    /// Nothing listens on the socket, or no agent answered within `timeout`.
+    /// Nothing listens on the socket, others talked to the agent all the time, or no agent answered within `timeout`.
     pub async fn connect(socket: &Path, timeout: Duration) -> Result<Self> {
         let what = || format!("cannot reach the guest agent at `{}`", socket.display());
-        let stream = os::connect(socket).await.map_err(|e| Error::failed(what()).cause(e))?;
+        let stream = match tokio::time::timeout(timeout, os::connect(socket)).await {
+            Ok(connected) => connected.map_err(|e| Error::failed(what()).cause(e))?,
+            Err(_) => {
+                let long = timeout.as_secs_f32();
+                let why = format!("other commands talked to it for {long} s");
+                return Err(Error::failed(what()).cause(why));
+            }
+        };
         let mut agent = Agent { stream: BufReader::new(stream), stale: true };
         agent.within(timeout, Self::sync).await.map_err(|e| e.context(what()))?;
         Ok(agent)
@@ -231,7 +238,7 @@ impl Agent {
 #[cfg(all(test, unix))]
 mod tests {
     use std::io::{BufRead as _, BufReader, Write as _};
-    use std::os::unix::net::UnixListener;
+    use std::os::unix::net::{UnixListener, UnixStream};
 
     use super::*;
 
@@ -273,6 +280,29 @@ mod tests {
         let long = Duration::from_secs(30);
         let mut agent = Agent::connect(&socket, long).await.expect("answered");
         assert_eq!(agent.start("/bin/true", &[], b"", long).await.expect("started"), 42);
+        guest.join().expect("as it should be");
+    }
+
+    #[tokio::test]
+    async fn who_comes_while_others_talk_to_it_stands_in_line() {
+        let dir = tempfile::tempdir().expect("dir");
+        let socket = dir.path().join("agent");
+        let listener = UnixListener::bind(&socket).expect("a socket");
+        // As QEMU listens: one may wait.
+        rustix::net::listen(&listener, 0).expect("a short line");
+        let other = UnixStream::connect(&socket).expect("it waits");
+        let e = Agent::connect(&socket, Duration::from_millis(100)).await.expect_err("no place");
+        assert!(e.causes().iter().any(|c| c == "other commands talked to it for 0.1 s"), "{e}");
+        let guest = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            drop((listener.accept().expect("the one before"), other));
+            let (mut stream, _) = listener.accept().expect("the next");
+            let id = asked(&mut BufReader::new(stream.try_clone().expect("both ways")));
+            let answer = format!("{{\"return\": {id}}}\n");
+            stream.write_all(&[b"\xff", answer.as_bytes()].concat()).expect("sent");
+            stream
+        });
+        Agent::connect(&socket, Duration::from_secs(30)).await.expect("its turn came");
         guest.join().expect("as it should be");
     }
 }

@@ -17,15 +17,26 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::error::{Error, Result};
 
+/// Until a socket whose line is full is tried again.
+const TURNED_AWAY: Duration = Duration::from_millis(20);
+
 /// A connection to a socket of this host.
 pub type Stream = tokio::net::UnixStream;
 
-/// Connects to the socket that QEMU made at `path`.
+/// Connects to the socket that QEMU made at `path`, once there is a place in its line: QEMU talks to one at a time, has a
+/// single one wait, and the kernel turns away those behind it (unix(7), EAGAIN). Whoever calls says how long that may take.
 ///
 /// # Errors
 /// Nothing listens there.
 pub async fn connect(path: &Path) -> std::io::Result<Stream> {
-    Stream::connect(path).await
+    loop {
+        match Stream::connect(path).await {
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                tokio::time::sleep(TURNED_AWAY).await;
+            }
+            connected => return connected,
+        }
+    }
 }
 
 /// The same without a runtime; each read waits for `patience` at most.
