@@ -1,5 +1,5 @@
 //! One Debian, built with all that configures machines: the host's ansible and the guest's, puppet, a
-//! template, a script of `provisioners/`, tests and secrets. The real programs, each of them twice.
+//! template, a script of `provisioners/`, tests and secrets; and one by salt. The real programs, each of them twice.
 
 use std::fs;
 use std::path::Path;
@@ -84,6 +84,45 @@ commands = [
 secrets = { DB_PASSWORD = { env = "CI_PASSWORD" } }
 "#;
 
+const SALT: &str = r#"
+[[steps]]
+type = "file"
+source = "wheels"
+target = "/opt/wheels"
+
+[[steps]]
+type = "shell"
+name = "salt of PyPI"
+timeout = "30m"
+inline = """
+python3 -m venv /opt/salt
+/opt/salt/bin/pip install --no-index --find-links /opt/wheels salt
+ln -s /opt/salt/bin/salt-call /usr/local/bin/
+rm -r /opt/wheels
+"""
+
+[[steps]]
+type = "salt"
+name = "salt"
+source = "states"
+pillar = "pillar"
+grains = { role = "web" }
+idempotent = true
+timeout = "20m"
+secrets = { DB_PASSWORD = { env = "CI_PASSWORD" } }
+
+[[steps]]
+type = "test"
+name = "checks"
+commands = [
+    "grep -qx 'listen 8080' /etc/salt-app.conf",
+    "id app",
+    "test \"$(cut -d' ' -f1 /etc/salt-password.sha256)\" = \"$(printf %s \"$DB_PASSWORD\" | sha256sum | cut -d' ' -f1)\"",
+    "test ! -e /tmp/.devbox-work && test ! -e /etc/salt && test ! -e /var/cache/salt && test ! -e /var/log/salt",
+]
+secrets = { DB_PASSWORD = { env = "CI_PASSWORD" } }
+"#;
+
 #[test]
 fn ansible_and_puppet_converge_and_no_secret_is_in_what_stays() {
     if std::env::var_os("DEVBOX_PROVISIONERS").is_none() {
@@ -140,11 +179,48 @@ fn ansible_and_puppet_converge_and_no_secret_is_in_what_stays() {
     }
     // Boxes, outputs, layers, caches, logs: byte by byte, by a program that knows nothing of devbox.
     fs::remove_file(dir.join("vault-password")).expect("removed");
+    refuse_secrets(dir);
+    project.clear();
+}
+
+#[test]
+fn salt_converges_and_its_secret_is_in_nothing_that_stays() {
+    // Debian 12 has no Salt, so it comes from PyPI: `pip download salt`, for Python 3.11 where that is not the host's.
+    let Some(wheels) = std::env::var_os("DEVBOX_SALT") else {
+        not_run("salt on a Debian", "set DEVBOX_SALT to a folder with the wheels of `salt`");
+        return;
+    };
+    let debian = small_debian("salted")
+        .replace("disk = ", "packages = [\"python3-venv\"]\ndisk = ")
+        .replace("outputs = [\"qcow2\"]", "outputs = [\"qcow2\", \"raw\"]");
+    let project = Project::new("salted", &format!("{debian}\n{SALT}"))
+        .alone()
+        .with_env("CI_PASSWORD", PASSWORD);
+    let dir = project.dir();
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vm/provisioners/salt");
+    run(Command::new("cp").arg("-r").arg(sources.join(".")).arg(dir));
+    run(Command::new("cp").arg("-rT").arg(wheels).arg(dir.join("wheels")));
+
+    let said = exits(&mut project.devbox(&["build", "--verbose"]), 0);
+    let told = format!("{}{}", said.out, said.err);
+    for line in [
+        "salt changed nothing the second time",
+        "the password is [secret DB_PASSWORD]",
+        "all 4 hold",
+    ] {
+        assert!(told.contains(line), "{line}:\n{told}");
+    }
+    assert!(!told.contains(PASSWORD), "{told}");
+    refuse_secrets(dir);
+    project.clear();
+}
+
+/// Nothing in the folder holds a secret: outputs, store, cache, layers and logs.
+fn refuse_secrets(dir: &Path) {
     let mut grep = Command::new("grep");
     grep.args(["-r", "-l", "-a", "-F", "-e", PASSWORD, "-e", VAULT]).arg(dir);
     let found = exits(&mut grep, 1);
     assert_eq!(found.out, "");
-    project.clear();
 }
 
 /// An archive as `docker save` writes it (Docker Image Specification 1.2): an image of one file.
