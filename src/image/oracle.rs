@@ -41,6 +41,54 @@ pub(crate) fn mount(arguments: &[&str], image: &Path, point: &Path) -> Output {
     }
 }
 
+/// A mounted image; unmounted at the end.
+pub(crate) struct Mount(pub(crate) PathBuf);
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let device = loop_device(&self.0);
+        // Children that other tests are just starting hold copies of our open files until they
+        // become another program.
+        for _ in 0..100 {
+            if Command::new("umount").arg(&self.0).output().is_ok_and(|o| o.status.success()) {
+                if let Some((name, image)) = device {
+                    released(&name, &image);
+                }
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let lazy = Command::new("umount").arg("-l").arg(&self.0).status();
+        assert!(lazy.is_ok_and(|status| status.success()), "{} stays mounted", self.0.display());
+    }
+}
+
+/// The loop device that is mounted at `point`, and the image that it has.
+fn loop_device(point: &Path) -> Option<(String, String)> {
+    // proc_pid_mountinfo(5): the fifth field is the mount point, the second behind the dash the source.
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let here = |line: &&str| line.split(' ').nth(4).is_some_and(|at| Path::new(at) == point);
+    let source = mounts.lines().rfind(here)?.split(" - ").nth(1)?.split(' ').nth(1)?;
+    let name = source.strip_prefix("/dev/")?.to_owned();
+    let image = backing_file(&name)?;
+    Some((name, image))
+}
+
+fn backing_file(device: &str) -> Option<String> {
+    std::fs::read_to_string(format!("/sys/block/{device}/loop/backing_file")).ok()
+}
+
+/// Waits until the device has the image no more. A filesystem that is unmounted here lives on, and writes on, in every
+/// mount namespace that another test made meanwhile (mount_namespaces(7)): what its image holds then is half of it.
+fn released(device: &str, image: &str) {
+    for _ in 0..500 {
+        if backing_file(device).as_deref() != Some(image) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// A small generator of numbers that is the same everywhere (xorshift64*, Vigna 2016).
 pub(crate) struct Numbers(u64);
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::image::directory::Directory;
 use crate::image::filesystem::btrfs::Btrfs;
-use crate::image::oracle::mount;
+use crate::image::oracle::{Mount, mount};
 use crate::image::tree::Filesystem as _;
 use crate::image::{Limits, ReadAt};
 use crate::parity::difference::Differences;
@@ -95,23 +95,6 @@ pub(super) fn is_possible(test: &str) -> bool {
 
 fn run_quietly(program: &str, argument: &str) -> bool {
     Command::new(program).arg(argument).output().is_ok_and(|out| out.status.success())
-}
-
-/// A mounted image; unmounted at the end.
-pub(super) struct Mount(pub(super) PathBuf);
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        // Children that other tests are just starting hold copies of our open files until they
-        // become another program.
-        for _ in 0..100 {
-            if Command::new("umount").arg(&self.0).output().is_ok_and(|o| o.status.success()) {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-        run(Command::new("umount").arg("-l").arg(&self.0));
-    }
 }
 
 /// Runs a program that must succeed, and returns its output.

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::oracle::{self, Listing};
-use super::workshop::{Mount, Workshop, not_run, open, run};
+use super::workshop::{Workshop, not_run, open, run};
 use crate::error::Kind;
 use crate::image::filesystem::ext4::journal::MAGIC;
+use crate::image::oracle::Mount;
 
 fn sync(path: &Path) {
     File::open(path).unwrap().sync_all().unwrap();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::image::filesystem::ext4::Ext4;
-use crate::image::oracle::mount;
+use crate::image::oracle::{Mount, mount};
 use crate::image::{Limits, ReadAt};
 
 /// A file as a device.
@@ -82,23 +82,6 @@ impl Workshop {
 #[expect(clippy::print_stderr, reason = "a test that does not run says so")]
 pub(super) fn not_run(test: &str, reason: &str) {
     eprintln!("not run: {test}: {reason}");
-}
-
-/// A mounted image; unmounted at the end.
-pub(super) struct Mount(pub(super) PathBuf);
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        // Children that other tests are just starting hold copies of our open files until they
-        // become another program.
-        for _ in 0..100 {
-            if Command::new("umount").arg(&self.0).output().is_ok_and(|o| o.status.success()) {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-        run(Command::new("umount").arg("-l").arg(&self.0));
-    }
 }
 
 /// Runs a program that must succeed, and returns its output.

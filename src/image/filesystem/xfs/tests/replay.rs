@@ -7,7 +7,8 @@ use std::process::Command;
 
 use super::oracle;
 use super::populate::{ACL, noise, set_xattr};
-use super::workshop::{Mount, Workshop, open, run};
+use super::workshop::{Workshop, open, run};
+use crate::image::oracle::Mount;
 use crate::image::tree::Filesystem as _;
 
 /// Work that leaves new, changed, removed and reused blocks behind.

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::image::Limits;
 use crate::image::container::raw::Raw;
 use crate::image::filesystem::xfs::Xfs;
-use crate::image::oracle::mount;
+use crate::image::oracle::{Mount, mount};
 
 /// A folder for images and mount points, removed at the end.
 pub(super) struct Workshop {
@@ -80,23 +80,6 @@ impl Workshop {
 #[expect(clippy::print_stderr, reason = "a test that does not run says so")]
 fn not_run(test: &str, reason: &str) {
     eprintln!("not run: {test}: {reason}");
-}
-
-/// A mounted image; unmounted at the end.
-pub(super) struct Mount(pub(super) PathBuf);
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        // Children that other tests are just starting hold copies of our open files until they
-        // become another program.
-        for _ in 0..100 {
-            if Command::new("umount").arg(&self.0).output().is_ok_and(|o| o.status.success()) {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-        run(Command::new("umount").arg("-l").arg(&self.0));
-    }
 }
 
 /// Runs a program that must succeed, and returns its output.
