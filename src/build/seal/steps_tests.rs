@@ -89,10 +89,15 @@ fn root(dir: &Path) {
         write(dir, path, text);
     }
     // Flags 0: the source's time counts; 1: its hash.
-    for (name, flags) in [("new", 0), ("old", 0), ("hash", 1)] {
+    for (name, flags) in [("a new", 0), ("half", 0), ("hash", 1), ("new", 0), ("old", 0)] {
         let pyc = format!("usr/lib/app/__pycache__/{name}.cpython-311.pyc");
         write(dir, &pyc, "");
-        fs::write(dir.join(pyc), [0xa7, 13, 13, 10, flags, 0, 0, 0, 9]).expect("written");
+        let header = [0xa7, 13, 13, 10, flags, 0, 0, 0, 9, 9, 9, 9, 7, 0, 0, 0, 0xe3];
+        let length = if name == "half" { 4 } else { header.len() };
+        fs::write(dir.join(pyc), &header[..length]).expect("written");
+    }
+    for source in ["a new", "half"] {
+        write(dir, &format!("usr/lib/app/{source}.py"), "1");
     }
     write(dir, "usr/lib/app/hash.py", "1");
     let old = std::fs::File::open(dir.join("usr/lib/app/old.py")).expect("opens");
@@ -184,6 +189,7 @@ fn the_steps_give_each_path_its_sealed_value_under_every_shell() {
             "var/lib/dpkg/status-old",
             "tmp/.hidden",
             "usr/lib/app/__pycache__/new.cpython-311.pyc",
+            "usr/lib/app/__pycache__/a new.cpython-311.pyc",
         ] {
             assert!(fs::symlink_metadata(image.join(gone)).is_err(), "{shell:?}: {gone} is left");
         }
@@ -196,6 +202,7 @@ fn the_steps_give_each_path_its_sealed_value_under_every_shell() {
             "var/lib/systemd/deb-systemd-helper-enabled/kept",
             "etc/ssh/sshd_config",
             "tmp",
+            "usr/lib/app/__pycache__/half.cpython-311.pyc",
             "usr/lib/app/__pycache__/old.cpython-311.pyc",
             "usr/lib/app/__pycache__/hash.cpython-311.pyc",
         ] {
