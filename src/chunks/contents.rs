@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::error::{Error, Kind, Result};
 use crate::image::container::{Options, qcow2};
 use crate::image::disk::Disk;
+use crate::image::slice::joined;
 use crate::image::tree::NodeKind;
 
 /// Ranges of the qcow2 at `path` that hold contents of regular files, in order and apart from each other. What cannot
@@ -45,16 +46,4 @@ fn read(path: &Path) -> Result<Vec<Range<u64>>> {
 /// A disk that another program can read is no failure of this one.
 fn unread(e: Error) -> Error {
     e.with_kind(Kind::Undetermined)
-}
-
-fn joined(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
-    ranges.sort_unstable_by_key(|range| range.start);
-    let mut all: Vec<Range<u64>> = vec![];
-    for range in ranges {
-        match all.last_mut() {
-            Some(last) if last.end >= range.start => last.end = last.end.max(range.end),
-            _ => all.push(range),
-        }
-    }
-    all
 }

@@ -73,6 +73,19 @@ pub(crate) fn check_range(len: usize, offset: u64, size: u64) -> Result<()> {
     )))
 }
 
+/// The same bytes as ranges in order and apart from each other.
+pub(crate) fn joined(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    ranges.sort_unstable_by_key(|range| range.start);
+    let mut all: Vec<Range<u64>> = vec![];
+    for range in ranges {
+        match all.last_mut() {
+            Some(last) if last.end >= range.start => last.end = last.end.max(range.end),
+            _ => all.push(range),
+        }
+    }
+    all
+}
+
 /// A whole disk that knows it is one, so that [`ReadAt::on_disk`] of what is on it has an answer.
 pub struct Whole(pub Arc<dyn ReadAt>);
 
@@ -116,5 +129,10 @@ mod tests {
         assert_eq!(slice.next_data(20).expect("map"), None);
         assert!(Slice::new(raw.clone(), 250, 7).is_err());
         assert!(Slice::new(raw, u64::MAX, 2).is_err());
+    }
+
+    #[test]
+    fn ranges_that_touch_are_one() {
+        assert_eq!(joined(vec![4..6, 0..2, 2..3, 5..8, 5..6]), [0..3, 4..8]);
     }
 }

@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::layout::CLUSTER;
 use crate::build::chain::Chain;
 use crate::error::Result;
+use crate::image::slice::joined;
 use crate::image::tree::{Node, NodeKind, Tree};
 
 /// Folders in which a seal removes or changes files (the seal's steps; PARITY's seal table).
@@ -58,16 +59,13 @@ fn left(tree: &Tree) -> Vec<&Node> {
 
 /// The clusters that ranges cover from end to end. The rest of a file's last block belongs to it.
 fn whole(mut ranges: Vec<Range<u64>>) -> Vec<u64> {
-    ranges.sort_unstable_by_key(|range| range.start);
-    let mut all: Vec<Range<u64>> = vec![];
-    for range in ranges {
-        let range = range.start / BLOCK * BLOCK..range.end.next_multiple_of(BLOCK);
-        match all.last_mut() {
-            Some(last) if last.end >= range.start => last.end = last.end.max(range.end),
-            _ => all.push(range),
-        }
+    for range in &mut ranges {
+        *range = range.start / BLOCK * BLOCK..range.end.next_multiple_of(BLOCK);
     }
-    all.into_iter().flat_map(|range| range.start.div_ceil(CLUSTER)..range.end / CLUSTER).collect()
+    joined(ranges)
+        .into_iter()
+        .flat_map(|range| range.start.div_ceil(CLUSTER)..range.end / CLUSTER)
+        .collect()
 }
 
 #[cfg(test)]

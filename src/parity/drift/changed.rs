@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::image::ReadAt;
+use crate::image::slice::joined;
 
 /// Bytes that are compared as one: what filesystems and disks write at least.
 const BLOCK: usize = 4096;
@@ -47,16 +48,8 @@ impl Changed {
     }
 
     /// These ranges, in any order.
-    pub(in crate::parity) fn of(mut changed: Vec<Range<u64>>) -> Self {
-        changed.sort_unstable_by_key(|range| range.start);
-        let mut ranges: Vec<Range<u64>> = vec![];
-        for range in changed {
-            match ranges.last_mut() {
-                Some(last) if last.end >= range.start => last.end = last.end.max(range.end),
-                _ => ranges.push(range),
-            }
-        }
-        Changed { ranges }
+    pub(in crate::parity) fn of(changed: Vec<Range<u64>>) -> Self {
+        Changed { ranges: joined(changed) }
     }
 
     pub(in crate::parity) fn ranges(&self) -> &[Range<u64>] {

@@ -118,6 +118,6 @@ impl Qcow2 {
         for place in &mut places {
             *place = place.start.min(end)..place.end.min(end);
         }
-        Ok(super::layers::joined(places))
+        Ok(crate::image::slice::joined(places))
     }
 }

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::image::ReadAt;
 use crate::image::container::source::Source;
 use crate::image::container::{Container, Format, Options};
+use crate::image::slice::joined;
 
 /// An image with layers below it.
 #[derive(Debug)]
@@ -99,28 +100,5 @@ impl Qcow2 {
             at = end;
         }
         Ok(())
-    }
-}
-
-/// The same bytes in as few ranges as there can be, in order.
-pub(super) fn joined(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
-    ranges.sort_unstable_by_key(|range| range.start);
-    let mut all: Vec<Range<u64>> = vec![];
-    for range in ranges {
-        match all.last_mut() {
-            Some(last) if last.end >= range.start => last.end = last.end.max(range.end),
-            _ => all.push(range),
-        }
-    }
-    all
-}
-
-#[cfg(test)]
-mod tests {
-    use super::joined;
-
-    #[test]
-    fn ranges_that_touch_are_one() {
-        assert_eq!(joined(vec![4..6, 0..2, 2..3, 5..8, 5..6]), [0..3, 4..8]);
     }
 }
