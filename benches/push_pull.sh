@@ -16,30 +16,9 @@ for program in docker-registry skopeo python3 jq; do
     command -v "$program" > /dev/null || { echo "install $program" >&2; exit 2; }
 done
 work=$(mktemp -d)
-registry=''
-stop() {
-    [ -n "$registry" ] || return 0
-    kill "$registry"
-    wait "$registry" 2> /dev/null || true
-    registry=''
-}
+# shellcheck source=benches/registry.sh
+. "$(dirname "$0")/registry.sh"
 trap 'stop; rm -rf "$work"' EXIT
-
-port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-# start: an empty registry
-start() {
-    stop
-    rm -rf "$work/registry"
-    cat > "$work/config.yml" << CONFIG
-version: 0.1
-log: {level: error, accesslog: {disabled: true}}
-storage: {filesystem: {rootdirectory: $work/registry}}
-http: {addr: 127.0.0.1:$port}
-CONFIG
-    docker-registry serve "$work/config.yml" > "$work/registry.log" 2>&1 &
-    registry=$!
-    until curl -fs "http://127.0.0.1:$port/v2/" > /dev/null; do sleep 0.05; done
-}
 
 # measure NAME COMMAND...: appends "milliseconds MiB-of-memory" to $work/NAME; its output is in $work/NAME.out
 measure() {

@@ -11,6 +11,7 @@ pub const POINTS: &[&str] = &[
     "store.index-written",
     "store.index-replaced",
     "store.entry-removed",
+    "store.delta-written",
     "pull.part-written",
     "pull.whole",
     "push.own-tag",

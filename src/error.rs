@@ -61,6 +61,7 @@ pub struct Error {
     causes: Vec<String>,
     details: Vec<String>,
     hints: Vec<String>,
+    lacks_space: bool,
 }
 
 /// `Result` with [`Error`].
@@ -71,7 +72,7 @@ impl Error {
     #[must_use]
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
         let what = line(what.into());
-        Error { kind, what, causes: vec![], details: vec![], hints: vec![] }
+        Error { kind, what, causes: vec![], details: vec![], hints: vec![], lacks_space: false }
     }
 
     /// The work was tried and failed (exit 1).
@@ -174,6 +175,12 @@ impl Error {
     pub fn hints(&self) -> &[String] {
         &self.hints
     }
+
+    /// Whether it is that a disk was full, or somebody's share of it.
+    #[must_use]
+    pub fn lacks_space(&self) -> bool {
+        self.lacks_space
+    }
 }
 
 /// Text without what a terminal would obey. Names in images and what guests say stand in messages, and
@@ -217,8 +224,10 @@ impl std::error::Error for Error {}
 /// `fs-err` puts the operation and the path into the text, so the text alone is the message.
 impl From<io::Error> for Error {
     fn from(e: io::Error) -> Self {
-        let error = Error::failed(e.to_string());
-        if e.kind() == io::ErrorKind::StorageFull {
+        let mut error = Error::failed(e.to_string());
+        error.lacks_space =
+            matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        if error.lacks_space {
             return error.hint("Free some space on that disk, then run the same command again.");
         }
         error

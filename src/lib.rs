@@ -21,14 +21,15 @@
 //! | [`live`] | a host that runs, hashed over there by way of ssh |
 //! | [`attest`] | a signed file that says two images are equal |
 //! | [`store`] | boxes on disk, as an OCI image layout |
+//! | [`delta`] | old versions of boxes as what they differ by from the newest one |
 //! | [`chunks`] | a box's disk in pieces, so that a new version moves what changed |
 //! | [`registry`] | boxes go to registries, folders and web servers, and come from there |
 //! | [`import`] | what others made becomes a box |
 //! | [`os`] | what differs between Linux, macOS and Windows |
 //! | [`host`], [`exec`], [`digest`], [`event`], [`error`], [`ui`], [`crash`], `blocking` | leaves |
 //!
-//! Who may call whom: `cli` -> `project`, `import` -> `helper`, `build`, `machine`, `live`, `parity` -> `registry` -> `attest`, `store`,
-//! `chunks` -> `lock`, `spec`, `source`, `guest`, `image` -> leaves. `machine` knows no spec, store or build. `image` and `parity` start no
+//! Who may call whom: `cli` -> `project`, `import` -> `helper`, `build`, `machine`, `live`, `parity` -> `registry` -> `attest`, `delta`,
+//! `chunks` -> `store`, `lock`, `spec`, `source`, `guest`, `image` -> leaves. `machine` knows no spec, store or build. `image` and `parity` start no
 //! program and no machine. Only [`ui`] prints, only `main` exits, only [`exec`], [`os`], [`live`] and
 //! `machine::process` start programs.
 
@@ -54,6 +55,9 @@ pub mod chunks;
 #[cfg(feature = "images")]
 pub mod cli;
 pub mod crash;
+// Compresses.
+#[cfg(feature = "images")]
+pub mod delta;
 pub mod digest;
 pub mod error;
 pub mod event;

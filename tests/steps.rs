@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use devbox::digest::FileDigest;
+use devbox::image::container::Options;
+use devbox::image::disk::{Disk, Part};
 
 /// Values that occur nowhere but where a test puts them.
 const TOKEN: &str = "planted-7f3a9c51e2b84d06";
@@ -98,6 +100,24 @@ fn tells_nothing(text: &str) {
     }
 }
 
+/// Whether all of the root's journal but its superblock, which begins with the magic number of one, is zeros.
+fn journal_is_empty(raw: &Path) {
+    let disk = Disk::open(raw, &Options::default()).expect("it opens");
+    let is_root =
+        |part: &&Part| part.filesystem.as_ref().is_some_and(|f| f.identity().kind == "ext4");
+    let root = disk.parts.iter().find(is_root).expect("a filesystem");
+    let journal = raw.with_extension("journal");
+    let out = Command::new("debugfs")
+        .args(["-R", &format!("dump <8> {}", journal.display())])
+        .arg(format!("{}?offset={}", raw.display(), root.partition.start))
+        .output()
+        .expect("debugfs runs");
+    let journal = std::fs::read(journal).unwrap_or_else(|e| panic!("{e}: {}", said(&out)));
+    assert_eq!(journal[..4], 0xc03b_3998_u32.to_be_bytes());
+    let held = journal[4096..].chunks(4096).filter(|block| block.iter().any(|byte| *byte != 0));
+    assert_eq!((journal.len() > 1 << 20, held.count()), (true, 0), "{} bytes", journal.len());
+}
+
 const WORKING: &str = r##"
 [[steps]]
 type = "template"
@@ -163,6 +183,7 @@ async fn a_template_is_filled_in_a_step_is_tried_again_and_secrets_are_in_nothin
     assert!(said.contains("step 4 checks done"), "{said}");
     tells_nothing(&said);
     assert_eq!(project.leaks(&["password", "key"]), Vec::<PathBuf>::new());
+    journal_is_empty(&project.path("dist/tiny-1.0.0-dev.raw"));
 
     // The steps are in the cache, which was not searched for another value; the sealed image is.
     let out = project.build_with(&["--rebuild"], "debug false");

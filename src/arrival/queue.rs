@@ -5,7 +5,7 @@ use std::ops::Range;
 
 /// Bytes between two chunks of a pack that are fetched along, since a request of their own costs more.
 const GAP: u64 = 8 << 10;
-/// Bytes of a request for what is waited for: the chunks behind it in the file are mostly wanted next.
+/// Bytes of a request for what is waited for.
 const ASKED: u64 = 128 << 10;
 /// Bytes of a request for what will be needed: others wait for the link meanwhile.
 const SOON: u64 = 512 << 10;
@@ -22,6 +22,9 @@ pub(super) struct Place {
     /// How many bytes it takes there.
     pub(super) packed: u64,
 }
+
+/// After so many chunks in a row a guest is taken to read on.
+const BEFORE: u32 = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -162,7 +165,12 @@ impl Queue {
                 *in_asked = false;
             }
             if self.is(item, State::Missing) {
-                return Some(self.from(item, ASKED, |_, _| true));
+                // What is only close to it would move in vain, unless a boot needs it or the guest reads on and on.
+                let on = self.reads_on(item);
+                let wanted = |queue: &Queue, item: u32| {
+                    on || is_set(&queue.in_asked, item) || is_set(&queue.of_boot, item)
+                };
+                return Some(self.from(item, ASKED, wanted));
             }
         }
         if reach < Reach::Boot {
@@ -171,10 +179,7 @@ impl Queue {
         while let Some(item) = self.boot.get(self.boot_at).copied() {
             self.boot_at += 1;
             if self.is(item, State::Missing) {
-                let needed = |queue: &Queue, item: u32| {
-                    queue.of_boot.get(item as usize).copied().unwrap_or(false)
-                };
-                return Some(self.from(item, SOON, needed));
+                return Some(self.from(item, SOON, |queue, item| is_set(&queue.of_boot, item)));
             }
         }
         if reach < Reach::Rest {
@@ -188,6 +193,16 @@ impl Queue {
             }
         }
         None
+    }
+
+    /// Whether those before `item` in its pack came since a guest read them, and no record says what it reads next.
+    fn reads_on(&self, item: u32) -> bool {
+        let pack = |item: u32| self.places.get(item as usize).map(|place| place.pack);
+        self.boot_at >= self.boot.len()
+            && item.checked_sub(BEFORE).is_some_and(|first| {
+                (first..item)
+                    .all(|before| pack(before) == pack(item) && !self.is(before, State::Missing))
+            })
     }
 
     /// `item` with those behind it in its pack, as far as they are missing and `wanted`, and close to each other.
@@ -222,6 +237,10 @@ impl Queue {
     }
 }
 
+fn is_set(flags: &[bool], item: u32) -> bool {
+    flags.get(item as usize).copied().unwrap_or(false)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,10 +265,11 @@ mod tests {
         queue.boot(vec![14, 15, 3, 99]);
         queue.ask(&[8, 12]);
         let first = queue.next(Reach::Asked).expect("waited for");
-        assert_eq!((first.pack, first.range.clone()), (0, 80 << 10..100 << 10));
-        assert_eq!(first.items, [8, 9], "to the end of its pack");
-        assert_eq!(items(queue.next(Reach::Rest)), [12, 13, 14, 15, 16, 17, 18, 19]);
+        assert_eq!((first.pack, first.range.clone()), (0, 80 << 10..90 << 10));
+        assert_eq!(first.items, [8], "and not what nobody asked for");
+        assert_eq!(items(queue.next(Reach::Rest)), [12]);
         assert_eq!(items(queue.next(Reach::Asked)), [0u32; 0]);
+        assert_eq!(items(queue.next(Reach::Boot)), [14, 15]);
         assert_eq!(
             items(queue.next(Reach::Boot)),
             [3],
@@ -258,8 +278,32 @@ mod tests {
         assert_eq!(items(queue.next(Reach::Boot)), [0u32; 0]);
         assert_eq!(items(queue.next(Reach::Rest)), [0, 1, 2], "not what is under way");
         assert_eq!(items(queue.next(Reach::Rest)), [4, 5, 6, 7]);
+        assert_eq!(items(queue.next(Reach::Rest)), [9]);
         assert_eq!(items(queue.next(Reach::Rest)), [10, 11]);
+        assert_eq!(items(queue.next(Reach::Rest)), [13]);
+        assert_eq!(items(queue.next(Reach::Rest)), [16, 17, 18, 19]);
         assert_eq!(queue.next(Reach::Rest), None);
+    }
+
+    #[test]
+    fn what_is_close_moves_along_only_if_it_is_wanted_or_the_guest_reads_on() {
+        let mut queue = queue();
+        queue.ask(&[0]);
+        assert_eq!(items(queue.next(Reach::Asked)), [0]);
+        queue.ask(&[1, 2, 3]);
+        assert_eq!(items(queue.next(Reach::Asked)), [1, 2, 3], "one request for one read");
+        queue.ask(&[4]);
+        assert_eq!(items(queue.next(Reach::Asked)), [4, 5, 6, 7, 8, 9], "it reads on");
+        queue.boot(vec![15]);
+        queue.ask(&[10, 12, 11, 13]);
+        assert_eq!(items(queue.next(Reach::Asked)), [10, 11, 12, 13]);
+        queue.ask(&[14]);
+        assert_eq!(items(queue.next(Reach::Asked)), [14, 15], "what a boot needs, and no more");
+        queue.ask(&[16]);
+        assert_eq!(items(queue.next(Reach::Asked)), [16], "while a record is gone by");
+        assert_eq!(queue.next(Reach::Boot), None);
+        queue.ask(&[17]);
+        assert_eq!(items(queue.next(Reach::Asked)), [17, 18, 19], "it has ended");
     }
 
     #[test]
@@ -275,7 +319,7 @@ mod tests {
         queue.lost(&[4]);
         assert!(queue.is_here(4));
         queue.ask(&[4, 5, 5]);
-        assert_eq!(items(queue.next(Reach::Asked)), [5, 6, 7, 8, 9]);
+        assert_eq!(items(queue.next(Reach::Asked)), [5]);
         for _ in 0..20 {
             while let Some(fetch) = queue.next(Reach::Rest) {
                 fetch.items.iter().for_each(|item| queue.arrived(*item));

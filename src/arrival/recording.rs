@@ -4,7 +4,6 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
@@ -26,13 +25,7 @@ pub struct Recording {
 #[derive(Debug)]
 struct Seen {
     disk: Disk,
-    reads: Mutex<Reads>,
-}
-
-#[derive(Debug)]
-struct Reads {
-    ranges: Vec<Range<u64>>,
-    last: Instant,
+    reads: Mutex<Vec<Range<u64>>>,
 }
 
 impl Recording {
@@ -43,8 +36,7 @@ impl Recording {
     pub fn start(disk: &Path, socket: &Path) -> Result<Self> {
         let file = fs_err::File::open(disk)?.into_parts().0;
         let size = file.metadata()?.len();
-        let reads = Mutex::new(Reads { ranges: vec![], last: Instant::now() });
-        let seen = Arc::new(Seen { disk: Disk::whole(file, size), reads });
+        let seen = Arc::new(Seen { disk: Disk::whole(file, size), reads: Mutex::default() });
         let listener = UnixListener::bind(socket).map_err(|e| {
             Error::failed(format!("cannot listen on `{}`", socket.display())).cause(e)
         })?;
@@ -61,16 +53,10 @@ impl Recording {
         Ok(Recording { seen, task })
     }
 
-    /// How long nothing has been read.
-    #[must_use]
-    pub fn quiet(&self) -> Duration {
-        self.seen.reads.lock().unwrap_or_else(PoisonError::into_inner).last.elapsed()
-    }
-
     /// What was read, in order.
     #[must_use]
     pub fn reads(&self) -> Vec<Range<u64>> {
-        self.seen.reads.lock().unwrap_or_else(PoisonError::into_inner).ranges.clone()
+        self.seen.reads.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -87,9 +73,8 @@ impl Export for Seen {
 
     async fn ready(&self, range: Range<u64>) -> Result<(), NotHere> {
         let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
-        reads.last = Instant::now();
-        if reads.ranges.len() < MOST_READS {
-            reads.ranges.push(range);
+        if reads.len() < MOST_READS {
+            reads.push(range);
         }
         Ok(())
     }

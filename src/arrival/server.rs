@@ -1,6 +1,7 @@
 //! The process that serves a disk while it arrives: it lets clients in, fetches, and ends when nobody needs it.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,8 @@ const FINISH_PAUSE: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_secs(3);
 /// While a machine starts, only what it needs moves; one that takes longer does not hold up the rest.
 const STARTS: Duration = Duration::from_secs(600);
+/// So long after machines are ready only what they read moves still: they finish their boot, and whoever waited for them reads first.
+const SETTLES: Duration = Duration::from_secs(3);
 
 /// Serves the disk with this digest, as the job beside its lock says. Returns at once where another one does it.
 ///
@@ -115,9 +118,7 @@ async fn work(paths: &Paths, server: &BoxServer, job: &Job, begun: &Begun) -> Re
     }
     let socket = server.socket();
     let _ = fs_err::remove_file(&socket);
-    let listener = UnixListener::bind(&socket)
-        .map_err(|e| Error::failed(format!("cannot listen on `{}`", socket.display())).cause(e))?;
-    fs_err::set_permissions(&socket, std::fs::Permissions::from_mode(0o600))?;
+    let listener = listen(&socket)?;
     let (total, left) = disk.amount();
     begun.log(format_args!("serves; {left} of {total} bytes are to be fetched"));
     let serving = Serving {
@@ -128,7 +129,14 @@ async fn work(paths: &Paths, server: &BoxServer, job: &Job, begun: &Begun) -> Re
         last: None,
         told: None,
     };
-    serving.run(listener, arriving).await
+    serving.run(listener, &socket, arriving).await
+}
+
+fn listen(socket: &Path) -> Result<UnixListener> {
+    let listener = UnixListener::bind(socket)
+        .map_err(|e| Error::failed(format!("cannot listen on `{}`", socket.display())).cause(e))?;
+    fs_err::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
 }
 
 /// Begins with the box; a connection that is lost is tried again for as long as somebody waits.
@@ -173,7 +181,12 @@ enum Fetched {
 }
 
 impl Serving<'_> {
-    async fn run(mut self, listener: UnixListener, arriving: Option<Arriving>) -> Result<()> {
+    async fn run(
+        mut self,
+        mut listener: UnixListener,
+        socket: &Path,
+        arriving: Option<Arriving>,
+    ) -> Result<()> {
         let mut clients = JoinSet::new();
         let mut fetching = JoinSet::new();
         if let Some(arriving) = arriving {
@@ -182,6 +195,7 @@ impl Serving<'_> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (started, mut needed, mut whole_at) = (Instant::now(), Instant::now(), Instant::now());
+        let mut started_last = Instant::now();
         loop {
             tokio::select! {
                 accepted = listener.accept() => {
@@ -214,8 +228,10 @@ impl Serving<'_> {
                     if users > 0 || self.disk.clients() > 0 {
                         needed = Instant::now();
                     }
-                    let starts = self.users.starts() && started.elapsed() < STARTS;
-                    self.disk.fetch_all(!starts && users > 0);
+                    if self.users.starts() && started.elapsed() < STARTS {
+                        started_last = Instant::now();
+                    }
+                    self.disk.fetch_all(users > 0 && started_last.elapsed() >= SETTLES);
                     let whole = self.disk.is_whole();
                     let done = whole && self.users.switch(self.begun).await;
                     if self.disk.waits() {
@@ -229,6 +245,12 @@ impl Serving<'_> {
                     let alone = needed.elapsed() > ALONE || done;
                     if alone || !self.begun.is_in_place() {
                         return Ok(());
+                    }
+                    // Something cleaned up after somebody: the next machine has to find it.
+                    if !socket.exists()
+                        && let Ok(again) = listen(socket)
+                    {
+                        listener = again;
                     }
                 }
             }

@@ -33,8 +33,8 @@ pub struct Adopted {
     pub from: FileDigest,
 }
 
-/// Puts the disk in the file at `path`, whatever it is wrapped in, into the store. What is compressed is unpacked into a file
-/// without a name in `scratch`. Also gives what a person should know about the file.
+/// Puts the disk in the file at `path`, whatever it is wrapped in, into the store. `options` say where what is compressed is
+/// unpacked, into a file without a name, and what the disk may claim. Also gives what a person should know about the file.
 ///
 /// # Errors
 /// It is no disk that is read here, or one of several; it shows another architecture than somebody says, or none; there is no
@@ -42,17 +42,15 @@ pub struct Adopted {
 pub async fn adopt(
     store: &Store,
     path: &Path,
-    scratch: &Path,
+    options: &container::Options,
     adopted: &Adopted,
     existing: Existing,
     cancel: &CancellationToken,
 ) -> Result<(Added, Vec<String>)> {
     let staged = store.stage()?;
     let (from, to, stop) = (path.to_owned(), staged.path().to_owned(), cancel.clone());
-    let scratch = scratch.to_owned();
+    let (limits, options) = (options.limits, options.clone());
     let copied = blocking("reading the disk", move || {
-        let options =
-            container::Options { scratch: Some(scratch), ..container::Options::default() };
         let container = container::open(&from, &options)?;
         let written = copy(&container, to, &stop)?;
         Ok((written, container.reader.size(), container.notes))
@@ -62,7 +60,7 @@ pub async fn adopt(
     let (adopted, store) = (adopted.clone(), store.clone());
     let copied = disk.path().display().to_string();
     let added = blocking("hashing the disk", move || {
-        let config = describe(disk.path(), size, &adopted)?;
+        let config = describe(disk.path(), size, &adopted, &limits)?;
         store.add_finished(&config, disk, existing)
     });
     // Messages name the file that somebody knows, and not its copy.
@@ -94,8 +92,8 @@ fn unusable(e: Error, path: &Path) -> Error {
     }
 }
 
-fn describe(path: &Path, size: u64, adopted: &Adopted) -> Result<BoxConfig> {
-    let disk = Disk::read(outputs::open(path, Format::Qcow2)?, &Limits::default())?;
+fn describe(path: &Path, size: u64, adopted: &Adopted, limits: &Limits) -> Result<BoxConfig> {
+    let disk = Disk::read(outputs::open(path, Format::Qcow2)?, limits)?;
     let reader = &disk.container.reader;
     if reader.size() != size {
         let found = reader.size();

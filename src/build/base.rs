@@ -5,6 +5,7 @@ use std::path::Path;
 use semver::Version;
 use tokio_util::sync::CancellationToken;
 
+use crate::delta;
 use crate::digest::FileDigest;
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
@@ -56,7 +57,8 @@ pub async fn resolve(
         ))
         .hint("Change `arch` of the spec, or take a box of that architecture."));
     }
-    Ok(base)
+    let image = delta::whole(&store, base.image, events, cancel).await?;
+    Ok(Base { image, ..base })
 }
 
 /// The digest of the disk of the box that `source` means; nothing of it is pulled.

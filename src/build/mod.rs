@@ -189,7 +189,7 @@ impl<'a> Build<'a> {
             return self.as_it_is(base.image.clone(), digest, work).await;
         }
         let spec1 = spec::digest::spec1(self.spec, digest.as_ref())?;
-        let stored = match self.reusable(&store, spec1)? {
+        let stored = match self.reusable(&store, spec1).await? {
             Some(stored) => {
                 self.verified().await?;
                 self.as_locked(stored).await?
@@ -294,7 +294,7 @@ impl<'a> Build<'a> {
     }
 
     /// The stored box of the same inputs; an error if the name is taken by other inputs.
-    fn reusable(&self, store: &Store, spec1: SpecDigest) -> Result<Option<BoxRef>> {
+    async fn reusable(&self, store: &Store, spec1: SpecDigest) -> Result<Option<BoxRef>> {
         store.may_add(&self.spec.name, &self.spec.version, spec1, self.existing())?;
         let Options { rebuild, no_cache, from_step, .. } = self.options;
         if *rebuild || *no_cache || from_step.is_some() {
@@ -308,7 +308,12 @@ impl<'a> Build<'a> {
                 image.config().reference()
             ));
         }
-        Ok(same)
+        match same {
+            Some(image) => {
+                crate::delta::whole(store, image, self.events, self.cancel).await.map(Some)
+            }
+            None => Ok(None),
+        }
     }
 
     /// Waits until the image that the build starts from is known to be the right one: before its guest is given

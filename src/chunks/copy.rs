@@ -10,7 +10,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use super::plan::Numbered;
 use super::{BLOCK, Places, Strand, Weave};
 use crate::digest::FileDigest;
-use crate::error::{Error, Result};
+use crate::error::{Context as _, Error, Result};
 
 /// A disk's file whose weave is known.
 #[derive(Debug)]
@@ -57,9 +57,8 @@ impl Target {
     /// The file cannot be given its length.
     pub fn new(file: File, weave: &Weave) -> Result<Self> {
         let size = weave.size;
-        file.set_len(size).map_err(|e| {
-            Error::failed(format!("cannot make a file of {size} bytes for the disk")).cause(e)
-        })?;
+        file.set_len(size)
+            .context(|| format!("cannot make a file of {size} bytes for the disk"))?;
         Ok(Target(Woven::new(file, weave)))
     }
 
@@ -75,7 +74,7 @@ impl Target {
             self.0
                 .file
                 .write_all_at(here, place.start)
-                .map_err(|e| Error::failed("cannot write the disk of the box").cause(e))?;
+                .context(|| "cannot write the disk of the box".to_owned())?;
             rest = after;
         }
         Ok(())

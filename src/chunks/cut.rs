@@ -148,6 +148,7 @@ impl Rule {
     }
 }
 
-fn is_zero(block: &[u8]) -> bool {
+/// Whether a block holds zeros alone.
+pub(crate) fn is_zero(block: &[u8]) -> bool {
     block.chunks_exact(64).all(|line| line.iter().fold(0, |or, byte| or | byte) == 0)
 }

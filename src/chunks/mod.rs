@@ -24,6 +24,7 @@ mod varint;
 mod weave;
 
 pub use copy::{Target, Woven};
+pub(crate) use cut::is_zero;
 pub use cut::{Cut, Cutter, Rule};
 pub use index::{Entry, Index, PackHead};
 pub use weave::{Places, Run, Weave};

@@ -10,15 +10,15 @@ use serde_json::{Value, json};
 
 use crate::chunks::boot::Records;
 use crate::cli::{
-    Context, export, import, machine as shared, outdated, signatures, templates, transfer,
+    Context, export, import, machine as shared, outdated, prune, signatures, templates, transfer,
 };
 use crate::digest::FileDigest;
 use crate::error::{Error, Result, exit};
 use crate::host::Paths;
 use crate::machine::history::History;
 use crate::project::boot_record::record_boot;
-use crate::registry::{Address, Described};
-use crate::store::{BoxConfig, BoxRef, Checked, Live, Pruned, Store, UNSEALED};
+use crate::registry::Address;
+use crate::store::{BoxConfig, BoxRef, Checked, Live, Store, UNSEALED};
 use crate::ui;
 
 /// List, show, verify, push, pull, update, sign, import, export, remove and prune boxes.
@@ -139,7 +139,7 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Remove what no box and no machine needs, and templates that fit no box.
+    /// Remove what no box and no machine needs, and templates that fit no box; keep old versions as what differs from the newest.
     Prune {
         /// Remove all templates; the next `devbox up` makes new ones.
         #[arg(long)]
@@ -185,13 +185,14 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
                 false,
                 false,
             )?);
-            report(&format!("removed {name}:{version}"), &removed, json)?;
+            prune::report(&format!("removed {name}:{version}"), &removed, json)?;
         }
         Verb::Push { name, address, channels, sign, how } => {
             let image = match &name {
                 Some(name) => named(&store, name)?,
                 None => named(&store, &transfer::own()?)?,
             };
+            let image = whole(&store, image, ctx)?;
             let address = match &address {
                 Some(address) => Address::parse(address)?,
                 None => transfer::home_of(image.config())?,
@@ -208,31 +209,22 @@ pub(crate) fn run(args: Args, ctx: &Context) -> Result<u8> {
             };
             transfer::pull(&store, &address, arch, replace, allow_downgrade, &how, ctx)?;
         }
-        Verb::Export(args) => export::run(&named(&store, &args.name)?, &args, ctx)?,
+        Verb::Export(args) => {
+            let image = whole(&store, named(&store, &args.name)?, ctx)?;
+            export::run(&image, &args, ctx)?;
+        }
         Verb::Import(args) => import::run(&store, *args, ctx)?,
         Verb::Sign(args) => signatures::sign(&store, &args, ctx)?,
         Verb::Verify { names, json } => return verify(&store, &names, json, ctx),
         Verb::Outdated { json } => return outdated::outdated(json, ctx),
         Verb::Update { allow_unsandboxed } => return outdated::update(allow_unsandboxed, ctx),
         Verb::Record { name, timeout, json } => {
-            record(&named(&store, &name)?, timeout, json, ctx)?;
+            let image = whole(&store, named(&store, &name)?, ctx)?;
+            record(&image, timeout, json, ctx)?;
         }
         Verb::Templates { json } => templates::list(ctx, json)?,
-        Verb::Prune { templates: all, dry_run, json } => {
-            let mut pruned = store.prune(&live(&ctx.paths)?, dry_run)?;
-            pruned.temporary.extend(templates::prune(
-                ctx,
-                &store,
-                &live(&ctx.paths)?,
-                all,
-                dry_run,
-            )?);
-            if !dry_run {
-                Described::new(&ctx.paths.cache).prune(&store)?;
-                let disks: Vec<_> = store.list()?.iter().map(BoxRef::disk_digest).collect();
-                Records::new(&ctx.paths.cache).prune(&disks);
-            }
-            report(if dry_run { "would remove" } else { "removed" }, &pruned, json)?;
+        Verb::Prune { templates, dry_run, json } => {
+            prune::run(&store, templates, dry_run, json, ctx)?;
         }
     }
     Ok(exit::OK)
@@ -285,7 +277,7 @@ fn list(store: &Store, live: &Live, json: bool) -> Result<bool> {
             "{:width$}  {:>9}  {:>9}  {content}  {}",
             config.reference(),
             size(config.disk_size),
-            size(image.stored_size()),
+            size(image.kept_size()),
             users(image, live).join(", ")
         );
         ui::line(line.trim_end())?;
@@ -307,7 +299,7 @@ fn show(image: &BoxRef, live: &Live, json: bool) -> Result<()> {
         ("arch", config.arch.clone()),
         ("firmware", config.firmware.clone()),
         ("cmdline", config.cmdline.clone()),
-        ("size", format!("{}, {} stored", size(config.disk_size), size(image.stored_size()))),
+        ("size", format!("{}, {} stored", size(config.disk_size), kept(image))),
         ("seal", sealed(config)),
         (made(config), format!("devbox {}", config.devbox)),
         ("file", image.disk_path().display().to_string()),
@@ -383,6 +375,15 @@ fn sealed(config: &BoxConfig) -> String {
     }
 }
 
+/// What its disk takes, and as what.
+fn kept(image: &BoxRef) -> String {
+    let size = size(image.kept_size());
+    match image.delta() {
+        None => size,
+        Some(kept) => format!("{size} as what differs from {}", kept.base),
+    }
+}
+
 /// Who brought it into the store.
 fn made(config: &BoxConfig) -> &'static str {
     if config.seal == UNSEALED { "imported" } else { "built by" }
@@ -394,33 +395,11 @@ fn describe(image: &BoxRef, live: &Live) -> Value {
         "manifest": image.manifest_digest(),
         "disk": image.disk_path(),
         "stored": image.stored_size(),
+        "kept": image.kept_size(),
+        "difference_from": image.delta().map(|kept| kept.base),
         "config": image.config(),
         "machines": users(image, live),
     })
-}
-
-fn report(what: &str, pruned: &Pruned, json: bool) -> Result<()> {
-    if json {
-        let blobs: Vec<Value> =
-            pruned.blobs.iter().map(|(d, n)| json!({"digest": d, "size": n})).collect();
-        let temporary: Vec<Value> =
-            pruned.temporary.iter().map(|(p, n)| json!({"path": p, "size": n})).collect();
-        let kept: Vec<Value> = pruned
-            .kept
-            .iter()
-            .map(|k| json!({"reference": k.reference, "manifest": k.manifest, "machines": k.machines}))
-            .collect();
-        let bytes = pruned.bytes();
-        let value = json!({"blobs": blobs, "temporary": temporary, "kept": kept, "bytes": bytes});
-        return ui::line(&format!("{value:#}"));
-    }
-    let files = pruned.blobs.len() + pruned.temporary.len();
-    ui::line(&format!("{what}: {files} files, {}", size(pruned.bytes())))?;
-    for kept in &pruned.kept {
-        let machines = kept.machines.join(", ");
-        ui::line(&format!("kept for {machines}: {} {}", kept.reference, kept.manifest))?;
-    }
-    Ok(())
 }
 
 pub(super) fn size(bytes: u64) -> String {
@@ -434,6 +413,14 @@ fn users(image: &BoxRef, live: &Live) -> Vec<String> {
 fn named(store: &Store, name: &str) -> Result<BoxRef> {
     let (name, version) = split(store, name)?;
     store.find(&name, &version)?.ok_or_else(|| missing(&name, &version))
+}
+
+/// The box with its disk as a file, while what is returned lives.
+///
+/// # Errors
+/// As [`crate::delta::whole`].
+pub(super) fn whole(store: &Store, image: BoxRef, ctx: &Context) -> Result<BoxRef> {
+    ctx.block_on(async |cancel| crate::delta::whole(store, image, &ctx.events, &cancel).await)
 }
 
 /// Name and version; the only version if none is given.

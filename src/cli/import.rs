@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use crate::cli::limits::LimitArgs;
 use crate::cli::{Context, signatures};
 use crate::error::Result;
 use crate::import::{self, Asked, Means};
@@ -43,6 +44,8 @@ pub(super) struct Args {
     /// Print as JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 fn digest(text: &str) -> Result<String, String> {
@@ -66,9 +69,15 @@ pub(super) fn run(store: &Store, args: Args, ctx: &Context) -> Result<()> {
         sha256: args.sha256,
         replace: args.replace,
     };
+    let limits = args.limits.limits();
     let imported = ctx.block_on(async |cancel| {
-        let means =
-            Means { paths: &ctx.paths, options: &options, events: &ctx.events, cancel: &cancel };
+        let means = Means {
+            paths: &ctx.paths,
+            options: &options,
+            limits: &limits,
+            events: &ctx.events,
+            cancel: &cancel,
+        };
         import::run(store, &asked, &means).await
     })?;
     let (image, outcome) = (&imported.added.image, imported.added.outcome);

@@ -38,6 +38,7 @@ mod policy_args;
 mod port;
 mod promote;
 mod provision;
+mod prune;
 mod reference;
 mod reload;
 mod remote;

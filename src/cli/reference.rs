@@ -52,9 +52,8 @@ fn stored(text: &str, ctx: &Context) -> Result<Option<Reference>> {
         return Ok(None);
     }
     let Some((name, version)) = text.split_once(':') else { return Ok(None) };
-    let found = Store::open(&ctx.paths.store)?.find(name, version)?;
-    Ok(found.map(|image| Reference::Stored {
-        name: text.to_owned(),
-        path: image.disk_path().to_owned(),
-    }))
+    let store = Store::open(&ctx.paths.store)?;
+    let Some(image) = store.find(name, version)? else { return Ok(None) };
+    let image = super::boxes::whole(&store, image, ctx)?;
+    Ok(Some(Reference::Stored { name: text.to_owned(), path: image.disk_path().to_owned() }))
 }

@@ -135,9 +135,9 @@ impl BoxServer {
     /// How far it is; none if it does not run, or has just begun.
     #[must_use]
     pub fn progress(&self) -> Option<Progress> {
-        if !self.runs() {
-            return None;
-        }
+        // Until it has signed its lock, what stands there is of one before it, which may have been killed.
+        let Ok(Held::By(Some(holder))) = self.place.held() else { return None };
+        holder.process()?;
         serde_json::from_slice(&small(&self.progress_file())?).ok()
     }
 
@@ -228,27 +228,37 @@ impl Begun {
         self.lock.is_in_place(&self.server.place)
     }
 
-    /// Says how far it is.
+    /// Says how far it is. Where its folder was removed under it, what stands there is another one's, and nothing is written.
     pub(crate) fn tell(&self, progress: &Progress) {
-        if let Ok(text) = serde_json::to_vec(progress) {
+        if self.is_in_place()
+            && let Ok(text) = serde_json::to_vec(progress)
+        {
             let _ = replace(&self.server.progress_file(), &text);
         }
     }
 
     /// Says why it ends.
     pub(crate) fn fail(&self, lines: &[String]) {
-        if let Ok(text) = serde_json::to_vec(lines) {
+        if self.is_in_place()
+            && let Ok(text) = serde_json::to_vec(lines)
+        {
             let _ = replace(&self.server.failure_file(), &text);
         }
     }
 
     /// Adds a line to its log.
     pub(crate) fn log(&self, text: std::fmt::Arguments<'_>) {
+        if !self.is_in_place() {
+            return;
+        }
         super::log::Log::new(&self.server.place).line(text);
     }
 
     /// Ends: nothing of it is left but its words, and those only where something went wrong.
     pub(crate) fn end(self, well: bool) {
+        if !self.is_in_place() {
+            return;
+        }
         let _ = fs::remove_file(self.server.socket());
         if well {
             let dir = self.server.dir().to_owned();
@@ -273,4 +283,35 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     new.write_all(bytes)?;
     new.persist(path).map_err(|e| Error::from(e.error))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_server_said_is_not_its_successor_s() {
+        let dir = tempfile::tempdir().expect("folder");
+        let disk = FileDigest::of(b"disk");
+        let server = BoxServer::beside(dir.path(), dir.path(), disk);
+        fs::create_dir_all(server.dir()).expect("folder");
+        let progress = Progress {
+            serves: true,
+            whole: false,
+            total: 2,
+            left: 1,
+            moved: 1,
+            trouble: None,
+            hopeless: false,
+            waits: false,
+        };
+        let text = serde_json::to_vec(&progress).expect("json");
+        replace(&server.progress_file(), &text).expect("written");
+        assert_eq!(server.progress(), None, "nobody runs");
+        let mut lock = server.place.hold().expect("lock").expect("nobody has it");
+        assert!(server.runs());
+        assert_eq!(server.progress(), None, "the next one has just begun");
+        Place::sign(&mut lock).expect("signed");
+        assert_eq!(server.progress(), Some(progress));
+    }
 }

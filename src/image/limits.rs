@@ -132,7 +132,7 @@ impl Limit {
     #[must_use]
     pub fn hint(self) -> String {
         format!(
-            "If you trust where the image comes from, raise the limit with `{}` of `devbox digest` and `devbox parity`.",
+            "If you trust where the image comes from, raise the limit with `{}` of `devbox digest`, `devbox parity` and `devbox box import`.",
             self.option()
         )
     }

@@ -203,6 +203,15 @@ pub trait Filesystem: Send + Sync {
         Ok(None)
     }
 
+    /// Where old transactions of a journal stand that has nothing to replay: bytes that belong to the filesystem, and that
+    /// nobody reads again. None if they are unknown.
+    ///
+    /// # Errors
+    /// Damage, or a journal of another kind.
+    fn spent(&self) -> Result<Vec<std::ops::Range<u64>>> {
+        Ok(vec![])
+    }
+
     /// What a person should know that showed only while reading, in sentences without a full stop.
     fn late_notes(&self) -> Vec<String> {
         vec![]

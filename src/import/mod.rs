@@ -22,6 +22,8 @@ use crate::digest::FileDigest;
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::host::{Paths, private_dir};
+use crate::image::Limits;
+use crate::image::container;
 use crate::registry::address::Place;
 use crate::registry::foreign;
 use crate::registry::{self, Address};
@@ -56,6 +58,8 @@ pub struct Means<'a> {
     pub paths: &'a Paths,
     /// How registries are spoken to, and what of them has to be signed.
     pub options: &'a registry::Options,
+    /// What a disk may claim, and how long reading it may take.
+    pub limits: &'a Limits,
     /// Told what happens.
     pub events: &'a Events,
     /// Stops the work.
@@ -92,20 +96,31 @@ pub async fn run(store: &Store, asked: &Asked, means: &Means<'_>) -> Result<Impo
     let found = find(asked, means).await?;
     let (name, version) = named(asked, &found)?;
     let existing = if asked.replace { Existing::Replace } else { Existing::Refuse };
-    let scratch = scratch(means.paths)?;
+    let reading = container::Options {
+        scratch: Some(scratch(means.paths)?),
+        limits: *means.limits,
+        ..container::Options::default()
+    };
     let mut failed: Option<Error> = None;
     let several = found.files.len() > 1;
     // The upper layers hide what is below them.
-    for (path, from) in found.files.iter().rev() {
+    for (path, sha256) in found.files.iter().rev() {
         let arch = asked.arch.clone().or_else(|| found.arch.clone());
-        let adopted = Adopted { name: name.clone(), version: version.clone(), arch, from: *from };
-        let work = adopt(store, path, &scratch, &adopted, existing, means.cancel);
-        match work.await {
+        let adopted = Adopted { name: name.clone(), version: version.clone(), arch, from: *sha256 };
+        let work = adopt(store, path, &reading, &adopted, existing, means.cancel);
+        // A file of the cache is known by where it came from, without the secrets of an address.
+        let from = Web::parse(&asked.what).map_or(asked.what.clone(), |web| web.to_string());
+        let (file, inside) = (path.display().to_string(), path.starts_with(&means.paths.cache));
+        let known = |e: Error| match inside {
+            true => e.with_texts(|text| text.replace(&file, &from)),
+            false => e,
+        };
+        match work.await.map_err(known) {
             Ok((added, notes)) => {
                 for note in notes {
                     means.events.note(note);
                 }
-                return Ok(Imported { added, from: found.from, sha256: *from });
+                return Ok(Imported { added, from: found.from, sha256: *sha256 });
             }
             Err(e) if several && e.kind() == Kind::Failed => failed = Some(e),
             Err(e) => return Err(e),

@@ -13,6 +13,8 @@ use crate::os;
 
 /// For one line of QEMU's answer: a millisecond on an idle host.
 const ANSWER: Duration = Duration::from_secs(2);
+/// QEMU finishes what is being read first, and a box that arrives lets a read wait for up to 45 seconds.
+const STOPS: Duration = Duration::from_secs(60);
 /// Far above the lines that are read here.
 const LONGEST: u64 = 64 << 10;
 
@@ -22,7 +24,20 @@ impl Machine {
     /// # Errors
     /// QEMU does not answer.
     pub async fn pause(&self) -> Result<()> {
-        let stopped = self.qmp.execute(schema::stop {}).await;
+        self.stop_processors().await?;
+        let status = self.qmp.execute(schema::query_status {}).await;
+        let status = status.map_err(|e| self.undone("cannot ask QEMU about", &e))?;
+        if status.status == schema::RunState::io_error {
+            // One that stands still since it could not read is left as it is by `stop`, and would go on once it can. What it
+            // reads is repeated, and kept if it fails again.
+            self.go_on().await?;
+            self.stop_processors().await?;
+        }
+        Ok(())
+    }
+
+    async fn stop_processors(&self) -> Result<()> {
+        let stopped = self.qmp.execute_within(schema::stop {}, STOPS).await;
         stopped.map_err(|e| self.undone("cannot suspend", &e))?;
         Ok(())
     }

@@ -24,10 +24,6 @@ const MEMORY: u64 = 1 << 30;
 const CPUS: u32 = 2;
 /// The account that the seed asks for.
 const USER: &str = "dev";
-/// What a guest reads within this after a login belongs to its boot still.
-const QUIET: Duration = Duration::from_secs(3);
-/// And no longer.
-const MOST_QUIET: Duration = Duration::from_secs(30);
 
 /// What was seen.
 #[derive(Debug, Clone)]
@@ -40,7 +36,7 @@ pub struct Recorded {
     pub took: Duration,
 }
 
-/// Boots `image` and writes down what it reads until a login works, and a moment longer.
+/// Boots `image` and writes down what it reads until a login works. What comes later is none of it: the rest moves from then on.
 ///
 /// # Errors
 /// It does not boot, or takes no login within `timeout`.
@@ -87,16 +83,9 @@ pub async fn record_boot(image: &BoxRef, timeout: Duration, run: Run<'_>) -> Res
     let mut machine = Machine::launch(config, &files, &sockets, run.events, run.cancel).await?;
     let control = runtime.path().join("c");
     let seen = until_login(&mut machine, &ssh, &control, name, &host_key, timeout, run).await;
-    let took = begun.elapsed();
-    if seen.is_ok() {
-        let end = Instant::now() + MOST_QUIET;
-        while recording.quiet() < QUIET && Instant::now() < end {
-            tokio::time::sleep(QUIET / 10).await;
-        }
-    }
+    let (took, reads) = (begun.elapsed(), recording.reads());
     machine.kill().await?;
     seen?;
-    let reads = recording.reads();
     let record = boot::encode(image.disk_digest(), &reads);
     let ranges = boot::parse(&record, image.disk_digest())?;
     let bytes = ranges.iter().map(|range: &Range<u64>| range.end - range.start).sum();

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use bytesize::ByteSize;
 
 use crate::build::{self, Keep, Pinned, base};
+use crate::delta;
 use crate::digest::{FileDigest, SpecDigest};
 use crate::error::{Error, Kind, Result};
 use crate::lock::{self, Lock};
@@ -39,7 +40,10 @@ pub(super) async fn ensure(spec: &Spec, options: &Options, run: Run<'_>) -> Resu
     }
     let store = Store::open(&run.paths.store)?;
     let lock = Pinned::of(spec, locked, run.events)?;
-    let stored = store.find(&spec.name, &spec.version)?;
+    let stored = match store.find(&spec.name, &spec.version)? {
+        Some(image) => Some(delta::whole(&store, image, run.events, run.cancel).await?),
+        None => None,
+    };
     if let Some(image) = stored.clone().filter(|_| !locked) {
         tell_other(spec, lock.as_ref(), &image, run);
         return Ok(image);

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::crash;
+use crate::delta;
 use crate::digest::FileDigest;
 use crate::error::{Error, Result};
 use crate::machine::history::{Held, History};
@@ -50,7 +51,13 @@ pub async fn rollback(
     } else {
         crash::point("rollback.held");
         run.events.phase(format!("Going back with `{name}` to {reference}"));
-        if let Err(e) = clear(instance, &record, run).await {
+        // What it needs is put together while the machine still runs.
+        let ready = delta::whole(&store, image, run.events, run.cancel).await;
+        let cleared = match ready {
+            Ok(_) => clear(instance, &record, run).await,
+            Err(e) => Err(e),
+        };
+        if let Err(e) = cleared {
             instance.change_history(|new| {
                 new.held = history.held;
                 true
@@ -137,7 +144,7 @@ fn get(store: &Store, reference: &str, manifest: &str) -> Result<BoxRef> {
     let digest: FileDigest =
         manifest.parse().map_err(|e| Error::failed("a damaged digest").cause(e))?;
     let image = store.get(digest).map_err(gone)?;
-    match image.disk_path().exists() {
+    match image.delta().is_some() || image.disk_path().exists() {
         true => Ok(image),
         false => Err(gone(Error::failed("its disk is gone"))),
     }

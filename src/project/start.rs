@@ -7,6 +7,7 @@ use tokio::sync::OnceCell;
 
 use crate::build::hardware as words;
 use crate::crash;
+use crate::delta;
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::guest::agent::Agent;
@@ -328,12 +329,13 @@ impl Start<'_> {
         let held = held.and_then(|held| held.manifest.parse().ok());
         let found = match held {
             Some(manifest) => {
-                let found = Store::open(&self.run.paths.store)?.get(manifest);
-                found.map_err(|e| {
+                let store = Store::open(&self.run.paths.store)?;
+                let found = store.get(manifest).map_err(|e| {
                     let forward = format!("{} --forward", self.command("up"));
                     e.context(format!("`{}` is held on a box that is gone", self.instance.name()))
                         .hint(format!("Pull it again, or follow the spec with `{forward}`."))
-                })?
+                })?;
+                delta::whole(&store, found, &self.events, self.run.cancel).await?
             }
             None => match self.lazily()? {
                 Some(lazy) => return Ok(lazy.base.clone()),

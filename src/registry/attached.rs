@@ -5,12 +5,10 @@
 //! the list is an image index under the tag `sha256-HEX` ("Referrers Tag Schema"), in which the entries of others stay.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 
 use reqwest::{StatusCode, Url, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio_util::bytes::Bytes;
 
 use super::address::Which;
 use super::http::Http;
@@ -103,7 +101,7 @@ impl Remote {
             Remote::Registry(http, base) => {
                 let what = &self.at("write what belongs to the box");
                 let name = own.digest.to_string();
-                let headers = put(http, what, base, &name, MANIFEST, text).await?;
+                let headers = http.put_manifest(what, base, &name, MANIFEST, text).await?;
                 // Otherwise the registry keeps no list.
                 if !headers.contains_key("oci-subject") {
                     self.list_in_tag(http, base, &tag, &entry).await?;
@@ -161,30 +159,12 @@ impl Remote {
             let before = before.map(|(bytes, _)| bytes);
             // The second time it is there, unless somebody else wrote the list at the same moment.
             let Some(list) = with(before.as_deref(), entry)? else { return Ok(()) };
-            put(http, what, base, tag, INDEX, list).await?;
+            http.put_manifest(what, base, tag, INDEX, list).await?;
         }
         Err(Error::failed(format!("cannot {what}"))
             .cause("others write it at the same time")
             .hint("Run the same command again."))
     }
-}
-
-/// Writes a manifest; what the registry answers.
-async fn put(
-    http: &Http,
-    what: &str,
-    base: &str,
-    name: &str,
-    kind: &'static str,
-    bytes: Vec<u8>,
-) -> Result<header::HeaderMap> {
-    http.traffic.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-    let (url, bytes) = (format!("{base}/manifests/{name}"), Bytes::from(bytes));
-    let make = |client: &reqwest::Client| {
-        client.put(&url).header(header::CONTENT_TYPE, kind).body(bytes.clone())
-    };
-    let response = http.send(what, &make).await?;
-    Ok(http.good(what, response).await?.headers().clone())
 }
 
 /// The list that the registry keeps; none if it keeps none.

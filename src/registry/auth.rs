@@ -8,7 +8,7 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use super::credentials::Credentials;
-use super::http::Http;
+use super::http::{Ended, Http};
 use crate::error::{Error, Result};
 
 /// Largest answer with a token.
@@ -50,6 +50,11 @@ impl Auth {
         Auth { credentials, scope, header: Mutex::new(None) }
     }
 
+    /// Whether a token is asked for with a body that nobody else may have.
+    pub(super) fn sends_secret(&self) -> bool {
+        matches!(self.credentials, Some(Credentials::Identity(_)))
+    }
+
     /// What the server has accepted, or none yet.
     pub(super) async fn header(&self) -> Option<HeaderValue> {
         self.header.lock().await.clone()
@@ -66,7 +71,7 @@ impl Auth {
         headers: &HeaderMap,
         over_tls: bool,
         shown: Option<HeaderValue>,
-    ) -> Result<HeaderValue> {
+    ) -> Result<HeaderValue, Ended> {
         let mut kept = self.header.lock().await;
         // Another request was faster.
         if let Some(header) = kept.as_ref().filter(|header| Some(*header) != shown.as_ref()) {
@@ -80,10 +85,10 @@ impl Auth {
             // The same password again would not help.
             Some(Challenge::Basic) if shown.is_none() => match &self.credentials {
                 Some(Credentials::Password { user, password }) => secret(&basic(user, password)),
-                _ => return Err(Self::refused(what)),
+                _ => return Err(Self::refused(what).into()),
             },
-            Some(Challenge::Basic) => return Err(Self::refused(what)),
-            None => return Err(Self::refused(what).cause("it does not say how to log in")),
+            Some(Challenge::Basic) => return Err(Self::refused(what).into()),
+            None => return Err(Self::refused(what).cause("it does not say how to log in").into()),
         };
         let header =
             header.ok_or_else(|| Self::refused(what).cause("the credentials are no text"))?;
@@ -98,28 +103,29 @@ impl Auth {
         over_tls: bool,
         realm: &str,
         service: Option<&str>,
-    ) -> Result<String> {
+    ) -> Result<String, Ended> {
         let url = Url::parse(realm).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let Some(url) = url else {
-            return Err(Self::refused(what).cause("the server names no address that gives tokens"));
+            let why = "the server names no address that gives tokens";
+            return Err(Self::refused(what).cause(why).into());
         };
         // Who was asked over TLS does not have a password sent over anything else.
         if url.scheme() == "http" && over_tls && self.credentials.is_some() {
             return Err(Self::refused(what)
-                .cause(format!("it wants the password sent without TLS, to `{url}`")));
+                .cause(format!("it wants the password sent without TLS, to `{url}`"))
+                .into());
         }
         let response = http.token(what, self.token_request(http, url, service)).await?;
         let status = response.status();
         if !status.is_success() {
-            return Err(
-                Self::refused(what).cause(format!("the server that gives tokens answers {status}"))
-            );
+            let why = format!("the server that gives tokens answers {status}");
+            return Err(Self::refused(what).cause(why).into());
         }
         let bytes = http.bounded(response, MAX_TOKEN).await;
         let token = bytes.and_then(|bytes| serde_json::from_slice::<Token>(&bytes).ok());
-        token
-            .and_then(|token| token.token.or(token.access_token))
-            .ok_or_else(|| Self::refused(what).cause("the server that gives tokens gives none"))
+        token.and_then(|token| token.token.or(token.access_token)).ok_or_else(|| {
+            Self::refused(what).cause("the server that gives tokens gives none").into()
+        })
     }
 
     fn token_request(&self, http: &Http, mut url: Url, service: Option<&str>) -> RequestBuilder {
@@ -134,7 +140,7 @@ impl Auth {
                 form = format!("{form}&{}", url::form([("service", service)]));
             }
             let form_type = "application/x-www-form-urlencoded";
-            return http.client().post(url).header("content-type", form_type).body(form);
+            return http.discreet().post(url).header("content-type", form_type).body(form);
         }
         {
             let mut query = url.query_pairs_mut();

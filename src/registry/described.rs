@@ -88,6 +88,8 @@ impl Described {
         // Those of the same name first, and of them the one that came last.
         boxes.sort_by_key(|image| (image.config().name != name, std::cmp::Reverse(written(image))));
         boxes.dedup_by_key(|image| image.disk_digest());
+        // What is not there as a file would have to be put together first.
+        boxes.retain(|image| image.delta().is_none());
         let (mut local, mut cut) = (Local::default(), 0);
         for image in boxes.iter().take(COMPARED) {
             let whole = match self.find(image.disk_digest()) {
@@ -102,7 +104,11 @@ impl Described {
                 }
                 None => continue,
             };
-            local.add(image.disk_path(), &whole)?;
+            // It may have become a delta since the store was read.
+            match local.add(image.disk_path(), &whole) {
+                Err(_) if !image.disk_path().exists() => {}
+                added => added?,
+            }
         }
         Ok(local)
     }

@@ -208,13 +208,9 @@ impl Source {
             file.set_len(0)?;
             at = 0;
         }
-        let (free, needed) = (free_bytes(path)?, (blob.size - at).saturating_add(SPARE));
-        if free < needed {
-            return Err(Error::failed("not enough free space for the disk")
-                .cause(format!("{needed} bytes are needed and {free} are free"))
-                .hint("Free some space there, or set `DEVBOX_HOME` to a folder on another disk."));
-        }
         while at < blob.size {
+            // Others write there, too.
+            check_space(path, blob.size - at)?;
             let what = format!("fetching {}", self.shown);
             events.emit(Event::Progress { what, done: at, total: Some(blob.size) });
             let end = at.saturating_add(PIECE).min(blob.size);
@@ -300,8 +296,9 @@ impl Source {
             })
             .collect();
         let wanted = if of_podman { format!("{arch} ({QEMU})") } else { arch.to_owned() };
+        let listed = if listed.is_empty() { "none".to_owned() } else { listed.join(", ") };
         Err(Error::failed(format!("`{}` has {} disks for {wanted}", self.shown, found.len()))
-            .detail(format!("there are: {}", shown(&listed.join(", "))))
+            .detail(format!("there are: {}", shown(&listed)))
             .hint("Say which architecture with `--arch`, or name the disk by its digest."))
     }
 
@@ -341,6 +338,17 @@ impl Source {
             .cause(why.into())
             .hint("Name a containerDisk of KubeVirt, a disk of podman's machines, or a file.")
     }
+}
+
+/// Whether `missing` bytes have room beside the file at `path`.
+fn check_space(path: &Path, missing: u64) -> Result<()> {
+    let (free, folder) = (free_bytes(path)?, path.parent().unwrap_or(path));
+    if missing.saturating_add(SPARE) <= free {
+        return Ok(());
+    }
+    Err(Error::failed(format!("not enough free space in `{}` for the disk", folder.display()))
+        .cause(format!("{missing} bytes are needed and {free} are free"))
+        .hint("Free some space there, or set `DEVBOX_HOME` to a folder on another disk."))
 }
 
 async fn hashed(path: &Path) -> Result<(FileDigest, u64)> {

@@ -1,30 +1,30 @@
 //! Requests that are worth repeating are repeated, those that are not say why.
 
+mod answers;
+mod bodies;
+
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fs_err as fs;
-use futures_util::StreamExt as _;
-use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode, header, redirect};
-use serde::Deserialize;
+use reqwest::{Body, Certificate, Client, Request, RequestBuilder, Response, StatusCode, header};
 use tokio_util::sync::CancellationToken;
 
+use self::answers::sent_on;
 use super::auth::Auth;
 use crate::error::{Error, Result};
 use crate::event::Events;
-use crate::source::fetch::reason;
+use crate::source::fetch::{SILENT, is_untrusted, lasting, reason, redirects, redirects_at_home};
 
 /// How long to wait for a connection.
 const CONNECT: Duration = Duration::from_secs(30);
-/// How long an answer may stand still before the connection counts as lost.
-const STALL: Duration = Duration::from_secs(60);
+/// Bytes a second with which what is sent gets through, at least: several parts share a line.
+const SLOWEST: u64 = 8 << 10;
 /// Most redirects of one request: registries need one or two, to where their blobs are.
 const REDIRECTS: usize = 5;
 /// Longest pause that a server may ask for; one that wants more is treated as down.
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
-/// Bytes of an answer that is an error.
-const MAX_ERROR: u64 = 64 << 10;
 
 /// When to give up.
 #[derive(Debug, Clone, Copy)]
@@ -35,11 +35,45 @@ pub struct Retry {
     pub in_all: u32,
     /// First pause; each further one without progress is twice as long.
     pub pause: Duration,
+    /// How long an answer may stand still before the connection counts as lost; to its beginning, what is sent has the time
+    /// that it takes besides.
+    pub stall: Duration,
+    /// How long a server may be silent in all, without a new byte. Two attempts are always made.
+    pub patience: Duration,
 }
 
 impl Default for Retry {
     fn default() -> Self {
-        Retry { without_progress: 6, in_all: 40, pause: Duration::from_millis(500) }
+        Retry {
+            without_progress: 6,
+            in_all: 40,
+            pause: Duration::from_millis(500),
+            stall: Duration::from_secs(60),
+            patience: Duration::from_secs(120),
+        }
+    }
+}
+
+/// Failures in a row without a new byte.
+#[derive(Debug, Default)]
+struct Failures {
+    number: u32,
+    /// How long the server was silent in them.
+    silent: Duration,
+}
+
+impl Failures {
+    /// One more, which took so long.
+    fn add(&mut self, why: &str, took: Duration) {
+        self.number += 1;
+        if why.starts_with(SILENT) {
+            self.silent += took;
+        }
+    }
+
+    /// Whether another attempt is one too many.
+    fn are_too_many(&self, retry: &Retry) -> bool {
+        self.number >= retry.without_progress || self.number >= 2 && self.silent >= retry.patience
     }
 }
 
@@ -57,6 +91,8 @@ pub(super) struct Traffic {
 /// A client of one server.
 pub struct Http {
     client: Client,
+    /// For requests whose body is a secret.
+    discreet: Client,
     auth: Auth,
     retry: Retry,
     pub(super) traffic: Traffic,
@@ -95,27 +131,35 @@ impl Http {
         events: &Events,
         cancel: &CancellationToken,
     ) -> Result<Self> {
-        let mut builder = Client::builder()
-            .user_agent(concat!("devbox/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT)
-            .read_timeout(STALL)
-            .redirect(redirect::Policy::limited(REDIRECTS));
-        for certificate in trusted(certificates)? {
-            builder = builder.add_root_certificate(certificate);
-        }
-        let client = builder
-            .build()
-            .map_err(|e| Error::failed("cannot prepare for requests").cause(reason(&e)))?;
+        let certificates = trusted(certificates)?;
+        let client = |policy| {
+            let mut builder = Client::builder()
+                .user_agent(concat!("devbox/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(CONNECT)
+                .redirect(policy);
+            for certificate in &certificates {
+                builder = builder.add_root_certificate(certificate.clone());
+            }
+            let client = builder.build();
+            client.map_err(|e| Error::failed("cannot prepare for requests").cause(reason(&e)))
+        };
+        let (events, cancel) = (events.clone(), cancel.clone());
+        let all = client(redirects(REDIRECTS))?;
+        let discreet = match auth.sends_secret() {
+            true => client(redirects_at_home(REDIRECTS))?,
+            false => all.clone(),
+        };
         let traffic = Traffic::default();
-        Ok(Http { client, auth, retry, traffic, events: events.clone(), cancel: cancel.clone() })
+        Ok(Http { client: all, discreet, auth, retry, traffic, events, cancel })
     }
 
     /// Whether a server that speaks TLS is at `url`; one that cannot prove who it is does.
     pub(super) async fn speaks_tls(&self, url: &str) -> bool {
         self.count();
-        match self.client.get(url).send().await {
-            Ok(_) => true,
-            Err(e) => is_untrusted(&e),
+        match tokio::time::timeout(self.retry.stall, self.client.get(url).send()).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(e)) => is_untrusted(&e) || e.is_redirect(),
+            Err(_) => false,
         }
     }
 
@@ -141,19 +185,36 @@ impl Http {
         what: &str,
         work: impl Fn() -> Work,
     ) -> Result<T> {
-        let mut failures = 0;
+        let mut failures = Failures::default();
         loop {
+            let begun = Instant::now();
             match self.stopping(what, work()).await? {
                 Ok(done) => return Ok(done),
                 Err(Ended::Failed(e)) => return Err(e),
                 Err(Ended::Lost(why, pause)) => {
-                    failures += 1;
-                    if failures >= self.retry.without_progress {
+                    failures.add(&why, begun.elapsed());
+                    if failures.are_too_many(&self.retry) {
                         return Err(unreachable(what, &why));
                     }
-                    self.pause(what, &why, failures, pause).await?;
+                    self.pause(what, &why, failures.number, pause).await?;
                 }
             }
+        }
+    }
+
+    /// The answer to a request. Until it begins, time passes in which nothing arrives: all of what is sent has to be there.
+    async fn answer(
+        &self,
+        what: &str,
+        client: &Client,
+        request: Request,
+    ) -> Result<Response, Ended> {
+        self.count();
+        let sent = request.body().and_then(Body::as_bytes).map_or(0, |bytes| bytes.len() as u64);
+        let limit = self.retry.stall + Duration::from_millis(sent.saturating_mul(1000) / SLOWEST);
+        match tokio::time::timeout(limit, client.execute(request)).await {
+            Ok(answer) => answer.map_err(|e| ended(what, &e)),
+            Err(_) => Err(Ended::Lost(SILENT.to_owned(), None)),
         }
     }
 
@@ -163,10 +224,10 @@ impl Http {
         what: &str,
         make: &(dyn Fn(&Client) -> RequestBuilder + Sync),
     ) -> Result<Response, Ended> {
-        self.count();
-        let response = make(&self.client).send().await.map_err(|e| ended(what, &e))?;
+        let request = make(&self.client).build().map_err(|e| ended(what, &e))?;
+        let response = self.answer(what, &self.client, request).await?;
         if response.status().is_server_error() {
-            return Err(busy(&response));
+            return Err(self.busy(what, response).await);
         }
         Ok(response)
     }
@@ -180,181 +241,57 @@ impl Http {
         let mut shown = self.auth.header().await;
         // Without, with those that are known, with fresh ones.
         for _ in 0..3 {
-            self.count();
             let mut request = make(&self.client);
             if let Some(header) = &shown {
                 request = request.header(header::AUTHORIZATION, header.clone());
             }
-            let response = request.send().await.map_err(|e| ended(what, &e))?;
+            let request = request.build().map_err(|e| ended(what, &e))?;
+            let asked = request.url().origin();
+            let response = self.answer(what, &self.client, request).await?;
             match response.status() {
+                StatusCode::UNAUTHORIZED if response.url().origin() != asked => {
+                    return Err(sent_on(what, &response).into());
+                }
                 StatusCode::UNAUTHORIZED => {
                     let over_tls = response.url().scheme() == "https";
                     let headers = response.headers();
                     shown = Some(self.auth.answer(self, what, headers, over_tls, shown).await?);
                 }
-                StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
-                    return Err(busy(&response));
-                }
-                status if status.is_server_error() => return Err(busy(&response)),
+                status if is_busy(status) => return Err(self.busy(what, response).await),
                 _ => return Ok(response),
             }
         }
         Err(Auth::refused(what).into())
     }
 
-    /// A request for a token: no credentials but those that it brings, and no further attempts of its own.
-    pub(super) async fn token(&self, what: &str, request: RequestBuilder) -> Result<Response> {
-        self.count();
-        let response = request.send().await;
-        response.map_err(|e| {
-            Error::failed(format!("cannot {what}: the server that gives tokens cannot be reached"))
-                .cause(reason(&e))
-        })
-    }
-
-    /// The whole of an answer that has at most `limit` bytes; none if it is longer, or breaks off.
-    pub(super) async fn bounded(&self, response: Response, limit: u64) -> Option<Vec<u8>> {
-        let mut bytes = vec![];
-        self.take("", response, 0, limit + 1, &mut bytes).await.ok()?;
-        (bytes.len() as u64 <= limit).then_some(bytes)
+    /// A request for a token: no credentials but those that it brings. Another attempt is one of the request that it is for.
+    pub(super) async fn token(
+        &self,
+        what: &str,
+        request: RequestBuilder,
+    ) -> Result<Response, Ended> {
+        let tokens = format!("{what}: the server that gives tokens cannot be asked");
+        let (client, request) = request.build_split();
+        let request = request.map_err(|e| ended(&tokens, &e))?;
+        let response = self.answer(&tokens, &client, request).await.map_err(|e| match e {
+            Ended::Lost(why, pause) => {
+                Ended::Lost(format!("{why} (the server that gives tokens)"), pause)
+            }
+            failed @ Ended::Failed(_) => failed,
+        })?;
+        match is_busy(response.status()) {
+            true => Err(self.busy(what, response).await),
+            false => Ok(response),
+        }
     }
 
     pub(super) fn client(&self) -> &Client {
         &self.client
     }
 
-    /// The whole of a small answer, at most `limit` bytes; `None` if there is nothing at `url`. `accept`: the
-    /// types that are understood.
-    ///
-    /// # Errors
-    /// As [`Http::send`]; it is longer; the connection is lost again and again.
-    pub(super) async fn small(
-        &self,
-        what: &str,
-        url: &str,
-        accept: &str,
-        limit: u64,
-    ) -> Result<Option<(header::HeaderMap, Vec<u8>)>> {
-        self.small_unless(what, url, accept, limit, |status| status == StatusCode::NOT_FOUND).await
-    }
-
-    /// As [`Http::small`], where `absent` are the answers that say that there is nothing.
-    ///
-    /// # Errors
-    /// As [`Http::small`].
-    pub(super) async fn small_unless(
-        &self,
-        what: &str,
-        url: &str,
-        accept: &str,
-        limit: u64,
-        absent: impl Fn(StatusCode) -> bool,
-    ) -> Result<Option<(header::HeaderMap, Vec<u8>)>> {
-        let make = |client: &Client| client.get(url).header(header::ACCEPT, accept);
-        let work = || async {
-            let response = self.attempt(what, &make).await?;
-            if absent(response.status()) {
-                return Ok(None);
-            }
-            let response = self.good(what, response).await?;
-            let headers = response.headers().clone();
-            let mut bytes = vec![];
-            self.take(what, response, 0, limit + 1, &mut bytes).await?;
-            if bytes.len() as u64 > limit {
-                let what = format!("cannot {what}: the answer is longer than {limit} bytes");
-                return Err(Error::undetermined(what).into());
-            }
-            Ok(Some((headers, bytes)))
-        };
-        self.again(what, work).await
-    }
-
-    /// The bytes `range` of what is at `url`. What arrived before the connection was lost is kept.
-    ///
-    /// # Errors
-    /// As [`Http::send`]; there is nothing; it is too short; the connection is lost again and again.
-    pub(super) async fn part(
-        &self,
-        what: &str,
-        url: &str,
-        range: std::ops::Range<u64>,
-    ) -> Result<Vec<u8>> {
-        let length = range.end.saturating_sub(range.start);
-        let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0).min(8 << 20));
-        let (mut in_a_row, mut in_all) = (0, 0);
-        while (bytes.len() as u64) < length {
-            let start = range.start + bytes.len() as u64;
-            let before = bytes.len();
-            let make = |client: &Client| {
-                let value = format!("bytes={start}-{}", range.end.saturating_sub(1));
-                client.get(url).header(header::RANGE, value)
-            };
-            let response = self.good(what, self.send(what, &make).await?).await?;
-            // A server that knows no ranges sends all of it.
-            let skip = match (response.status(), begins(&response)) {
-                (StatusCode::PARTIAL_CONTENT, Some(at)) if at == start => 0,
-                (StatusCode::OK, _) => start,
-                _ => {
-                    return Err(Error::failed(format!(
-                        "cannot {what}: the server sends another part than was asked for"
-                    )));
-                }
-            };
-            let ended = self.take(what, response, skip, length, &mut bytes);
-            let (why, pause) = match self.stopping(what, ended).await? {
-                Ok(()) if bytes.len() as u64 >= length => break,
-                Ok(()) => ("the server closed the connection".to_owned(), None),
-                Err(Ended::Lost(why, pause)) => (why, pause),
-                Err(Ended::Failed(e)) => return Err(e),
-            };
-            in_all += 1;
-            in_a_row = if bytes.len() > before { 1 } else { in_a_row + 1 };
-            if in_a_row >= self.retry.without_progress || in_all >= self.retry.in_all {
-                return Err(unreachable(what, &why));
-            }
-            self.pause(what, &why, in_a_row, pause).await?;
-        }
-        Ok(bytes)
-    }
-
-    /// Appends the body without its first `skip` bytes to `bytes`, until those are `most`.
-    async fn take(
-        &self,
-        what: &str,
-        response: Response,
-        mut skip: u64,
-        most: u64,
-        bytes: &mut Vec<u8>,
-    ) -> Result<(), Ended> {
-        let mut body = response.bytes_stream();
-        while let Some(piece) = body.next().await {
-            let piece = piece.map_err(|e| ended(what, &e))?;
-            self.traffic.received.fetch_add(piece.len() as u64, Ordering::Relaxed);
-            let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(piece.len());
-            skip -= skipped as u64;
-            let room =
-                usize::try_from(most.saturating_sub(bytes.len() as u64)).unwrap_or(usize::MAX);
-            let piece = &piece[skipped..];
-            bytes.extend_from_slice(&piece[..piece.len().min(room)]);
-            if bytes.len() as u64 >= most {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// The response, if its status is one of success.
-    ///
-    /// # Errors
-    /// It is another one: with what the server says about it.
-    pub(super) async fn good(&self, what: &str, response: Response) -> Result<Response> {
-        let status = response.status();
-        if status.is_success() {
-            return Ok(response);
-        }
-        let mut said = vec![];
-        let _ = self.stopping(what, self.take(what, response, 0, MAX_ERROR, &mut said)).await?;
-        Err(answered(what, status, &said))
+    /// For a request whose body is for its server alone.
+    pub(super) fn discreet(&self) -> &Client {
+        &self.discreet
     }
 
     /// The outcome of `work`, unless somebody stops it.
@@ -378,8 +315,11 @@ impl Http {
             return Err(unreachable(what, why)
                 .detail(format!("it asks for a pause of {} s", pause.as_secs())));
         }
+        // Whoever waited for a minute already is told, however short the pause.
         if pause >= Duration::from_secs(1) {
             self.events.note(format!("{why}; trying again in {} s", pause.as_secs()));
+        } else if why.starts_with(SILENT) {
+            self.events.note(format!("{why}; trying again"));
         }
         self.stopping(what, tokio::time::sleep(pause)).await
     }
@@ -402,37 +342,18 @@ fn trusted(folders: &[PathBuf]) -> Result<Vec<Certificate>> {
     Ok(all)
 }
 
-/// Start of `bytes start-end/total` (RFC 9110, section 14.4).
-fn begins(response: &Response) -> Option<u64> {
-    let range = response.headers().get(header::CONTENT_RANGE)?.to_str().ok()?;
-    range.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
-}
-
-fn busy(response: &Response) -> Ended {
-    let after = response.headers().get(header::RETRY_AFTER).and_then(|v| v.to_str().ok());
-    let after = after.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
-    Ended::Lost(format!("the server answers {}", response.status()), after)
+/// Whether the same request may be answered otherwise later.
+fn is_busy(status: StatusCode) -> bool {
+    matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
+        || status.is_server_error()
 }
 
 fn ended(what: &str, e: &reqwest::Error) -> Ended {
-    if e.is_redirect() {
-        return Error::failed(format!(
-            "cannot {what}: the server sends from one address to the next"
-        ))
-        .cause(format!("more than {REDIRECTS} redirects, or one in a circle"))
-        .into();
-    }
-    if e.is_builder() {
-        return Error::failed(format!("cannot {what}")).cause(reason(e)).into();
+    let trust = "Put the certificate of its authority as `ca.crt` into `/etc/docker/certs.d/HOST:PORT` or `~/.config/containers/certs.d/HOST:PORT`.";
+    if let Some(error) = lasting(&format!("cannot {what}"), e, trust) {
+        return error.into();
     }
     let why = reason(e);
-    // A certificate does not become right by asking again.
-    if is_untrusted(e) {
-        return Error::failed(format!("cannot {what}: the server is not who it should be"))
-            .cause(why)
-            .hint("Put the certificate of its authority as `ca.crt` into `/etc/docker/certs.d/HOST:PORT` or `~/.config/containers/certs.d/HOST:PORT`.")
-            .into();
-    }
     if e.is_connect() && why.contains("InvalidContentType") {
         return Error::failed(format!("cannot {what}: the server does not speak TLS"))
             .cause(why)
@@ -440,39 +361,6 @@ fn ended(what: &str, e: &reqwest::Error) -> Ended {
             .into();
     }
     Ended::Lost(why, None)
-}
-
-fn is_untrusted(e: &reqwest::Error) -> bool {
-    e.is_connect() && reason(e).contains("certificate")
-}
-
-/// What a registry says of an error (OCI Distribution Specification 1.1, "Error Codes").
-#[derive(Deserialize)]
-struct Said {
-    errors: Vec<Problem>,
-}
-
-#[derive(Deserialize)]
-struct Problem {
-    code: String,
-    #[serde(default)]
-    message: String,
-}
-
-fn answered(what: &str, status: StatusCode, said: &[u8]) -> Error {
-    let mut error = Error::failed(format!("cannot {what}: the server answers {status}"));
-    if let Ok(said) = serde_json::from_slice::<Said>(said) {
-        for problem in said.errors.iter().take(3) {
-            error = error.cause(format!("{}: {}", problem.code, problem.message));
-        }
-    }
-    match status {
-        StatusCode::FORBIDDEN => {
-            error.hint("Log in with `docker login` or `skopeo login` as somebody who may do this.")
-        }
-        StatusCode::NOT_FOUND => error.hint("Check the address."),
-        _ => error,
-    }
 }
 
 fn unreachable(what: &str, why: &str) -> Error {

@@ -4,38 +4,33 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use ssh_key::PublicKey;
 use tokio_util::sync::CancellationToken;
 
 use super::address::Address;
 use super::described::Described;
-use super::manifest::{Blob, Shipped};
+use super::manifest::Shipped;
 use super::remote::{Access, Options, Remote};
 use super::trust::{Accepts, Given};
-use super::{AT_ONCE, Moved};
-use super::{look, platforms, signing};
+use super::{Moved, look, platforms, signing};
 use crate::blocking::blocking;
 use crate::chunks::Target;
 use crate::chunks::index::{Entry, Index, MAX_INDEX};
 use crate::chunks::local::Local;
-use crate::chunks::pack::{Packed, Whole, unpack};
-use crate::chunks::plan::{self, Numbered, Request, Wanted};
+use crate::chunks::pack::{Packed, Whole};
+use crate::chunks::plan::{self, Numbered};
 use crate::crash;
 use crate::digest::FileDigest;
 use crate::error::{Error, Result};
-use crate::event::{Event, Events};
-use crate::host::free_bytes;
+use crate::event::Events;
 use crate::store::{BoxConfig, BoxRef, Existing, Outcome, Partial, Place, Store};
 
 mod arriving;
+mod fetch;
+mod room;
 
 pub use arriving::{Arriving, Begun, Known, begin, known};
 
-/// Bytes that stay free on the disk: a full disk breaks more than this pull.
-const SPARE: u64 = 64 << 20;
-/// One of so many blocks of a cluster is no zeros: 64 KiB and 4 KiB.
-const LEAST_OF_CLUSTER: u64 = 16;
 /// How often it is looked whether another process has finished the same disk.
 const LOOK: Duration = Duration::from_millis(300);
 
@@ -219,8 +214,12 @@ impl Job {
         match self.prepare(described).await? {
             Prepared::Here(image, outcome) => Ok((*image, outcome)),
             Prepared::Missing { plan, partial, target, missing } => {
-                self.fetch(missing, &target).await?;
-                self.finish(plan, partial, target, described).await
+                let size = plan.index.clone();
+                let work = async {
+                    self.fetch(missing, &target).await?;
+                    self.finish(plan, partial, target, described).await
+                };
+                work.await.map_err(|e| self.full(&size, e))
             }
         }
     }
@@ -303,47 +302,6 @@ impl Job {
         Ok(added.map(|added| (added.image, added.outcome)))
     }
 
-    /// Whether the index fits what the manifest says, and the disk of this host.
-    fn check(&self, index: &Index) -> Result<()> {
-        let tables: u64 = index.packs.iter().map(|pack| pack.table_size).sum();
-        let fits = index.digest == self.shipped.disk
-            && index.packs.len() == self.shipped.packs.len()
-            && tables == self.shipped.tables.size;
-        if !fits {
-            return Err(Error::undetermined(
-                "the index of the disk does not fit the manifest of the box",
-            )
-            .hint("Push the box again."));
-        }
-        let needed = self.needed(index);
-        // What an earlier attempt left takes its place already.
-        let begun = self.store.partial_bytes(index.digest);
-        // A cluster of a qcow2 can be zeros but for one block. A file that is nearly all zeros is none, and would be hashed
-        // for hours.
-        let most = needed.saturating_mul(LEAST_OF_CLUSTER).saturating_add(SPARE);
-        if tables > MAX_INDEX || index.weave.size > most {
-            return Err(Error::undetermined("the index of the disk claims what no disk has")
-                .detail(format!("{} bytes with {needed} bytes of data", index.weave.size)));
-        }
-        // Holes take nothing.
-        let free = free_bytes(self.store.root())?;
-        let missing = needed.saturating_sub(begun);
-        if missing.saturating_add(SPARE) <= free {
-            return Ok(());
-        }
-        Err(Error::failed(format!("not enough free space in `{}` for the box", self.store.root().display()))
-            .cause(format!("{missing} bytes are needed and {free} are free"))
-            .hint("Free some space there, or remove boxes with `devbox box remove` and `devbox box prune`."))
-    }
-
-    fn needed(&self, index: &Index) -> u64 {
-        let blocks = crate::chunks::Strand::ALL.map(|strand| index.weave.length(strand));
-        blocks
-            .iter()
-            .fold(0u64, |sum, n| sum.saturating_add(*n))
-            .saturating_mul(crate::chunks::BLOCK as u64)
-    }
-
     /// The file that the disk is put together in; none if another process finished it meanwhile.
     async fn begin(&self) -> Result<Option<Partial>> {
         let mut told = false;
@@ -375,43 +333,6 @@ impl Job {
             described.local(&store, &name, &events, &cancel)
         })
         .await
-    }
-
-    /// The tables of the packs: those that are known, and those that are fetched, several with one request.
-    async fn tables(&self, index: &Index, local: &Local) -> Result<Vec<Vec<Entry>>> {
-        let size = |number: usize| self.shipped.packs.get(number).map_or(0, |pack| pack.size);
-        let (mut tables, mut parts) = (vec![vec![]; index.packs.len()], vec![]);
-        for (number, (head, place)) in index.packs.iter().zip(index.tables()).enumerate() {
-            let fits = |table: &&[Entry]| {
-                let sum = table.iter().fold(0u64, |sum, entry| sum.saturating_add(entry.packed));
-                sum == size(number) && table.len() as u64 == head.chunks
-            };
-            match local.table(head.table).filter(fits) {
-                Some(table) => tables[number] = table.to_vec(),
-                None => parts.push((number, place)),
-            }
-        }
-        let what = "read the index of the disk";
-        let places = index.tables();
-        let fetched = stream::iter(plan::joined(&parts)).map(|(range, numbers)| async move {
-            let start = range.start;
-            let bytes = self.remote.part(what, &self.shipped.tables, range).await?;
-            Ok::<_, Error>((start, bytes, numbers))
-        });
-        let mut fetched = fetched.buffer_unordered(AT_ONCE);
-        while let Some((start, bytes, numbers)) = fetched.try_next().await? {
-            for number in numbers {
-                let (Some(place), Some(head)) = (places.get(number), index.packs.get(number))
-                else {
-                    continue;
-                };
-                let from = usize::try_from(place.start - start).unwrap_or(usize::MAX);
-                let to = usize::try_from(place.end - start).unwrap_or(usize::MAX);
-                tables[number] =
-                    head.read_table(bytes.get(from..to).unwrap_or(&[]), size(number))?;
-            }
-        }
-        Ok(tables)
     }
 
     /// Puts in what is here already: from an earlier attempt, and from other disks. What is not.
@@ -449,95 +370,6 @@ impl Job {
         let missing: u64 = left.iter().map(|chunk| chunk.entry.blocks).sum();
         self.reused.store((all - missing) * crate::chunks::BLOCK as u64, Ordering::Relaxed);
         Ok(left)
-    }
-
-    /// Fetches chunks and puts them in, some requests at once.
-    async fn fetch(&self, missing: Vec<Numbered>, target: &Arc<Target>) -> Result<()> {
-        let requests = plan::requests(&missing);
-        let total: u64 =
-            requests.iter().map(|request| request.range.end - request.range.start).sum();
-        self.done.store(0, Ordering::Relaxed);
-        self.tell(total);
-        let work = stream::iter(requests).map(|request| async move {
-            self.fetch_one(request, target).await?;
-            self.tell(total);
-            Ok::<_, Error>(())
-        });
-        work.buffer_unordered(AT_ONCE).try_collect().await
-    }
-
-    fn tell(&self, total: u64) {
-        let what = format!("pulling {}", self.config.reference());
-        let done = self.done.load(Ordering::Relaxed);
-        self.events.emit(Event::Progress { what, done, total: Some(total) });
-    }
-
-    async fn fetch_one(&self, request: Request, target: &Arc<Target>) -> Result<()> {
-        let pack = self.pack(request.pack)?;
-        match self.fetch_verified(request, target).await?.into_iter().next() {
-            Some((_, e)) => Err(self.wrong(pack, e)),
-            None => Ok(()),
-        }
-    }
-
-    fn pack(&self, number: usize) -> Result<&Blob> {
-        self.shipped.packs.get(number).ok_or_else(|| {
-            Error::undetermined("the index of the disk names a pack that is not there")
-        })
-    }
-
-    /// Fetches chunks and puts those in that have the right bytes; the others, each with what is wrong about it.
-    async fn fetch_verified(
-        &self,
-        request: Request,
-        target: &Arc<Target>,
-    ) -> Result<Vec<(Wanted, Error)>> {
-        let pack = self.pack(request.pack)?;
-        let what = "fetch a part of the disk";
-        let (start, length) = (request.range.start, request.range.end - request.range.start);
-        let bytes = self.remote.part(what, pack, request.range).await?;
-        let to = target.clone();
-        let chunks = request.chunks;
-        let wrong = blocking("unpacking a part of the disk", move || {
-            let mut wrong = vec![];
-            for wanted in chunks {
-                let from = usize::try_from(wanted.chunk.at - start).unwrap_or(usize::MAX);
-                let packed = usize::try_from(wanted.chunk.entry.packed).unwrap_or(0);
-                let packed = bytes.get(from..from.saturating_add(packed)).unwrap_or(&[]);
-                match unpack(&wanted.chunk.entry, packed) {
-                    Ok(bytes) => put(&to, &wanted, &bytes)?,
-                    Err(_) => wrong.push(wanted),
-                }
-            }
-            Ok(wrong)
-        })
-        .await?;
-        let mut still_wrong = vec![];
-        // What was damaged on the way comes right the second time.
-        for wanted in wrong {
-            let chunk = wanted.chunk;
-            let range = chunk.at..chunk.at + chunk.entry.packed;
-            match unpack(&chunk.entry, &self.remote.part(what, pack, range).await?) {
-                Ok(bytes) => {
-                    let to = target.clone();
-                    blocking("writing a part of the disk", move || put(&to, &wanted, &bytes))
-                        .await?;
-                }
-                Err(e) => still_wrong.push((wanted, e)),
-            }
-        }
-        self.done.fetch_add(length, Ordering::Relaxed);
-        crash::point("pull.part-written");
-        Ok(still_wrong)
-    }
-
-    fn wrong(&self, pack: &Blob, e: Error) -> Error {
-        e.context(format!(
-            "the disk of `{}` has wrong bytes where it comes from",
-            self.config.reference()
-        ))
-        .detail(format!("in the blob {}", pack.digest))
-        .hint("Push the box again from a host that has it; nothing of it was put into the store.")
     }
 
     /// Hashes the whole, and puts the box into the store.
@@ -587,10 +419,4 @@ impl Job {
         );
         Ok((added.image, added.outcome))
     }
-}
-
-fn put(target: &Target, wanted: &Wanted, bytes: &[u8]) -> Result<()> {
-    std::iter::once(&wanted.chunk)
-        .chain(&wanted.also)
-        .try_for_each(|chunk| target.write(chunk, bytes))
 }

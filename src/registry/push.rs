@@ -27,6 +27,8 @@ use crate::store::{BoxRef, Store};
 
 /// Most other versions whose packs are looked up, each with a request.
 const OTHERS: usize = 2;
+/// Bytes of packs that are under way at once: those of incompressible files are large.
+const UNDER_WAY: u64 = 16 << 20;
 /// Packs that were asked for in vain before the rest is sent without asking.
 const IN_VAIN: usize = 16;
 
@@ -169,13 +171,12 @@ impl Target<'_> {
                 .collect(),
             disk: image.disk_digest(),
         };
-        for (blob, bytes) in
-            [(&shipped.tables, tables), (&shipped.index, index), (&shipped.config, config_bytes)]
-        {
-            if !remote.has(blob).await? {
-                remote.put(blob, bytes.into()).await?;
-            }
-        }
+        // They are new, or small: nobody is asked whether they are there.
+        futures_util::try_join!(
+            remote.put(&shipped.tables, tables.into()),
+            remote.put(&shipped.index, index.into()),
+            remote.put(&shipped.config, config_bytes.into()),
+        )?;
         let manifest = shipped.encode(&config.name, &config.version)?;
         let subject = Blob::of(&manifest);
         let digest = subject.digest;
@@ -211,22 +212,29 @@ async fn send_packs(
     });
     let known = &there;
     let sending = async {
-        let (mut under_way, mut there) = (FuturesUnordered::new(), 0);
-        loop {
-            let full = under_way.len() >= AT_ONCE;
+        let (mut under_way, mut bytes_under_way, mut there) = (FuturesUnordered::new(), 0, 0);
+        let mut all = false;
+        while !all || !under_way.is_empty() {
+            let full = under_way.len() >= AT_ONCE || bytes_under_way >= UNDER_WAY;
             tokio::select! {
-                Some(done) = under_way.next(), if !under_way.is_empty() => there += usize::from(done?),
-                pack = packs.recv(), if !full => match pack {
+                Some(done) = under_way.next(), if !under_way.is_empty() => {
+                    let (size, was_there) = done?;
+                    bytes_under_way -= size;
+                    there += usize::from(was_there);
+                }
+                pack = packs.recv(), if !full && !all => match pack {
                     Some((packed, bytes)) => {
                         let blob = Blob { digest: packed.digest, size: packed.size };
-                        under_way.push(known.send(remote, blob, bytes.into()));
+                        bytes_under_way += blob.size;
+                        under_way.push(async move {
+                            let size = blob.size;
+                            let was_there = known.send(remote, blob, bytes.into()).await?;
+                            Ok::<_, Error>((size, was_there))
+                        });
                     }
-                    None => break,
+                    None => all = true,
                 },
             }
-        }
-        while let Some(done) = under_way.next().await {
-            there += usize::from(done?);
         }
         // Dropped here, so that the other side ends if this one failed.
         drop(packs);

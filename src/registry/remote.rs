@@ -323,15 +323,8 @@ impl Remote {
     ) -> Result<()> {
         match self {
             Remote::Registry(http, base) => {
-                let url = format!("{base}/manifests/{tag}");
                 let what = &self.at("write the manifest of the box");
-                http.traffic.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                let bytes = Bytes::from(bytes);
-                let make = |client: &reqwest::Client| {
-                    client.put(&url).header(reqwest::header::CONTENT_TYPE, kind).body(bytes.clone())
-                };
-                let response = http.send(what, &make).await?;
-                http.good(what, response).await.map(drop)
+                http.put_manifest(what, base, tag, kind, bytes).await.map(drop)
             }
             Remote::Folder(folder) => folder.put_manifest(tag, &bytes, kind),
             Remote::Site(..) => Err(Error::usage("a web server cannot be written to")),

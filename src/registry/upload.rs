@@ -1,6 +1,6 @@
-//! A blob on its way into a registry (OCI Distribution Specification 1.1, "POST then PUT").
+//! Blobs and manifests on their way into a registry (OCI Distribution Specification 1.1, "Push").
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use reqwest::{StatusCode, Url, header};
 use tokio_util::bytes::Bytes;
@@ -9,7 +9,48 @@ use super::http::{Ended, Http};
 use super::manifest::Blob;
 use crate::error::{Error, Result};
 
+/// How often a registry may say that it lacks what it was given already.
+const LACKING: usize = 4;
+
 impl Http {
+    /// Writes a manifest of the media type `kind` under `name`, a tag or its digest; what the registry answers. All that it
+    /// names is there already.
+    ///
+    /// A registry may not see that at once: one that keeps files, such as `docker-registry`, misses a blob while somebody
+    /// else puts the same one, since it writes its name anew; one in a bucket may be a moment behind. So it is asked again.
+    ///
+    /// # Errors
+    /// As [`Http::send`]; the registry refuses it.
+    pub(super) async fn put_manifest(
+        &self,
+        what: &str,
+        base: &str,
+        name: &str,
+        kind: &'static str,
+        bytes: Vec<u8>,
+    ) -> Result<header::HeaderMap> {
+        self.traffic.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        let (url, bytes) = (format!("{base}/manifests/{name}"), Bytes::from(bytes));
+        let make = |client: &reqwest::Client| {
+            client.put(&url).header(header::CONTENT_TYPE, kind).body(bytes.clone())
+        };
+        let lacking = AtomicUsize::new(0);
+        let work = async || {
+            let response = self.attempt(what, &make).await?;
+            match self.judged(what, response).await? {
+                Ok(response) => Ok(response.headers().clone()),
+                Err(refused)
+                    if refused.lacks_a_blob()
+                        && lacking.fetch_add(1, Ordering::Relaxed) < LACKING =>
+                {
+                    Err(Ended::Lost("the registry lacks what it was given".to_owned(), None))
+                }
+                Err(refused) => Err(refused.into()),
+            }
+        };
+        self.again(what, work).await
+    }
+
     /// Puts `blob` into the repository at `base`. An upload that was cut off is begun anew: what a registry keeps of it
     /// differs, and a blob is small.
     pub(super) async fn upload(

@@ -64,7 +64,10 @@ impl Store {
             }
             // Manifest and config are hashed as they are read.
             let result = self.load(entry).and_then(|image| {
-                hashed(&image.disk, &mut seen)?;
+                match image.kept {
+                    None => hashed(&image.disk, &mut seen)?,
+                    Some(_) => self.verify(&image)?,
+                }
                 Ok(image)
             });
             if let Err(e) = &result

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use fs_err as fs;
 
 use super::layout::{self, Descriptor, Index, Manifest};
-use super::{Store, blobs};
+use super::{Store, blobs, delta};
 use crate::crash;
 use crate::digest::FileDigest;
 use crate::error::{Error, Result};
@@ -94,6 +94,7 @@ impl Store {
         let mut pruned =
             Pruned { blobs: vec![], temporary: self.sweep(dry_run)?, kept: self.kept(index, live) };
         pruned.temporary.extend(self.stray_signatures(&keep, dry_run)?);
+        pruned.temporary.extend(delta::stray(&self.root, &keep, dry_run)?);
         for entry in fs::read_dir(self.root.join("blobs/sha256"))? {
             let entry = entry?;
             let name = entry.file_name();
@@ -125,7 +126,10 @@ impl Store {
             layout::parse(&blobs::read(&self.root, manifest)?).and_then(Manifest::checked)?;
         keep.insert(manifest.digest);
         keep.insert(parsed.config.digest);
-        keep.extend(parsed.layers.iter().map(|l| l.digest));
+        for layer in &parsed.layers {
+            keep.insert(layer.digest);
+            keep.extend(delta::find(&self.root, layer.digest)?.map(|kept| kept.base));
+        }
         Ok(())
     }
 }

@@ -250,6 +250,15 @@ pub(super) fn replace(root: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// What is in a folder of the store that is made when something is put into it; nothing where it was not.
+pub(super) fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => Ok(entries.collect::<std::io::Result<_>>()?),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(vec![]),
+        Err(e) => Err(e.into()),
+    }
+}
+
 /// Makes a rename in `dir` durable.
 pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
     Ok(fs::File::open(dir)?.sync_all()?)

@@ -2,7 +2,8 @@
 //!
 //! A box is a manifest in `index.json` under `name:version`, a config blob, and one layer: the disk
 //! as an uncompressed qcow2, so that a machine's overlay uses the blob itself as its backing file.
-//! Blobs are written once, 0444, and never opened for writing again.
+//! Blobs are written once, 0444, and never opened for writing again. A disk that no machine uses may be kept as what it differs
+//! by from another one, in `deltas/` ([`delta`]).
 //!
 //! What a crash leaves: a file in `tmp/` (the next command removes it), or a blob that nothing
 //! names (`prune` removes it). `index.json` is replaced by rename under a kernel lock, so it always
@@ -16,6 +17,11 @@ mod add;
 mod blobs;
 mod check;
 mod config;
+#[cfg_attr(
+    not(feature = "images"),
+    expect(dead_code, reason = "deltas are written and read by what needs `images`")
+)]
+mod delta;
 mod gc;
 pub(crate) mod layout;
 pub(crate) mod lock;
@@ -23,6 +29,7 @@ mod partial;
 mod signatures;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::digest::FileDigest;
 use crate::error::{Context as _, Error, Result};
@@ -33,6 +40,9 @@ pub use add::{Added, Existing, Outcome};
 pub use blobs::{Finished, Staged};
 pub use check::{Checked, Checks};
 pub use config::{BoxConfig, UNSEALED};
+pub use delta::Kept as KeptAsDelta;
+#[cfg(feature = "images")]
+pub(crate) use delta::{Folding, REMOVE, head as delta_head};
 pub use gc::{Kept, Live, Pruned};
 pub use lock::Guard;
 pub use partial::Partial;
@@ -58,6 +68,9 @@ pub struct BoxRef {
     disk: Descriptor,
     disk_path: PathBuf,
     config: BoxConfig,
+    kept: Option<delta::Kept>,
+    /// Holds off that the disk is made a delta.
+    _pin: Option<Arc<std::fs::File>>,
 }
 
 impl BoxRef {
@@ -67,7 +80,8 @@ impl BoxRef {
         self.manifest.digest
     }
 
-    /// The disk's blob, a qcow2 without backing file, mode 0444.
+    /// The disk's blob, a qcow2 without backing file, mode 0444. It is there unless the box [is kept as a delta](Self::delta), and stays
+    /// so for one that comes from `crate::delta::whole`.
     #[must_use]
     pub fn disk_path(&self) -> &Path {
         &self.disk_path
@@ -89,6 +103,18 @@ impl BoxRef {
     #[must_use]
     pub fn stored_size(&self) -> u64 {
         self.disk.size
+    }
+
+    /// How the disk is kept, if not as a blob.
+    #[must_use]
+    pub fn delta(&self) -> Option<KeptAsDelta> {
+        self.kept
+    }
+
+    /// Bytes that the disk takes in the store.
+    #[must_use]
+    pub fn kept_size(&self) -> u64 {
+        self.kept.map_or(self.disk.size, |kept| kept.size)
     }
 
     /// What the box says of itself.
@@ -196,7 +222,15 @@ impl Store {
     /// # Errors
     /// The blob was changed, is missing, or cannot be read.
     pub fn verify(&self, image: &BoxRef) -> Result<()> {
-        blobs::verify(&self.root, &image.disk)
+        match image.kept {
+            None => blobs::verify(&self.root, &image.disk),
+            #[cfg(feature = "images")]
+            Some(_) => crate::delta::verify(self, image),
+            #[cfg(not(feature = "images"))]
+            Some(_) => {
+                Err(Error::undetermined("this build cannot read disks that are kept as deltas"))
+            }
+        }
     }
 
     /// Holds off every removal while the guard lives: take it around "find a box, then record that
@@ -222,7 +256,8 @@ impl Store {
         let disk =
             parsed.layers.into_iter().next().ok_or_else(|| Error::undetermined(damaged()))?;
         let disk_path = blobs::path(&self.root, disk.digest);
-        Ok(BoxRef { manifest, disk, disk_path, config })
+        let kept = delta::find(&self.root, disk.digest)?;
+        Ok(BoxRef { manifest, disk, disk_path, config, kept, _pin: None })
     }
 }
 

@@ -70,13 +70,8 @@ impl Store {
     /// Those beginnings that nobody works on, with the bytes that they take; removed unless `dry_run`.
     pub(super) fn partials(&self, dry_run: bool) -> Result<Vec<(PathBuf, u64)>> {
         let mut found = vec![];
-        let entries = match fs::read_dir(self.root.join("partial")) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(found),
-            Err(e) => return Err(e.into()),
-        };
-        for entry in entries {
-            let path = entry?.path();
+        for entry in layout::entries(&self.root.join("partial"))? {
+            let path = entry.path();
             let file = fs::File::open(&path)?;
             match file.file().try_lock() {
                 Ok(()) => {}

@@ -90,13 +90,7 @@ impl Store {
         dry_run: bool,
     ) -> Result<Vec<(PathBuf, u64)>> {
         let mut stray = vec![];
-        let entries = match fs::read_dir(self.root.join("signatures")) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(stray),
-            Err(e) => return Err(e.into()),
-        };
-        for entry in entries {
-            let entry = entry?;
+        for entry in layout::entries(&self.root.join("signatures"))? {
             let name = entry.file_name();
             let manifest = name.to_str().and_then(|n| format!("sha256:{n}").parse().ok());
             if manifest.is_some_and(|manifest| keep.contains(&manifest)) {

@@ -177,6 +177,33 @@ async fn a_box_is_read_while_it_arrives_and_is_in_the_store_then() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_is_found_again_after_its_socket_or_its_folder_was_removed() {
+    let Some(registry) = Registry::start("a server is found again") else { return };
+    let pushed = pushed(&registry).await;
+    let home = Home::new();
+    let address = format!("{}:1.0.0", registry.repository("team/web"));
+    let mut server = Server::new(home.path(), &address, pushed.disk);
+    server.start();
+    std::fs::remove_file(server.server.socket()).expect("removed");
+    let begun = Instant::now();
+    while !server.server.socket().exists() {
+        assert!(begun.elapsed() < PATIENCE, "no socket: {}", server.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // Not all of it: one that is done would end by itself.
+    run(home.path(), "qemu-io", &["-f", "raw", "-r", "-c", "read 0 64k", &server.address()]);
+    // Another one in a new folder, while the first has not seen yet that its own is gone.
+    std::fs::remove_dir_all(server.server.dir()).expect("removed");
+    let mut next = Server::new(home.path(), &address, pushed.disk);
+    next.start();
+    let mut first = server.child.take().expect("it was started");
+    assert!(first.wait().expect("ends").success());
+    assert!(next.server.socket().exists(), "{}", next.log());
+    assert!(next.read().expect("read") == pushed.bytes, "other bytes");
+    drop(pushed.home);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn connections_that_are_cut_and_bytes_that_flip_reach_no_reader() {
     let Some(registry) = Registry::start("connections that are cut") else { return };
     let pushed = pushed(&registry).await;

@@ -123,8 +123,13 @@ pub(crate) fn options() -> Options {
 
 /// The same for a server that fails at random: each request may fail so often in a row that it never does.
 pub(crate) fn patient() -> Options {
-    let pause = Duration::from_millis(1);
-    Options { retry: Retry { without_progress: 40, in_all: 40, pause }, ..options() }
+    let retry = Retry {
+        without_progress: 40,
+        in_all: 40,
+        pause: Duration::from_millis(1),
+        ..Retry::default()
+    };
+    Options { retry, ..options() }
 }
 
 /// Runs a program that must succeed.

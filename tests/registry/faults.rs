@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use devbox::error::Kind;
-use devbox::store::Outcome;
+use devbox::store::{BoxRef, Outcome};
 
 use crate::boxes::{Home, bytes, patient, two_versions};
 use crate::proxy::{Asked, Fault, Proxy};
@@ -26,6 +26,32 @@ fn numbers(seed: u64) -> impl FnMut(u64) -> u64 + Send {
         state ^= state << 17;
         state % below
     }
+}
+
+/// Pulls until the box is here: some attempts may be one too many, and the next goes on, until there were `most`. Bytes
+/// that the last one moved.
+async fn pull_through(
+    to: &Home,
+    address: &str,
+    image: &BoxRef,
+    pulls: &mut usize,
+    most: usize,
+) -> u64 {
+    let pulled = loop {
+        *pulls += 1;
+        match to.pull(address).await {
+            Ok(pulled) => break pulled,
+            Err(e) => {
+                assert!(e.to_string().contains("run the same command again"), "{e}");
+                to.is_clean();
+            }
+        }
+        assert!(*pulls < most, "it does not come to an end");
+    };
+    assert_eq!(pulled.image.manifest_digest(), image.manifest_digest());
+    to.store.verify(&pulled.image).expect("whole");
+    to.is_clean();
+    pulled.moved.received
 }
 
 #[tokio::test]
@@ -55,25 +81,7 @@ async fn connections_that_are_cut_200_times_cost_no_byte_twice() {
             Fault::Cut(below(120_000) as usize + 1)
         });
         let to = Home::new();
-        // Some attempts may be one too many; the next goes on.
-        let mut moved = 0;
-        let image = loop {
-            pulls += 1;
-            match to.pull(&format!("{web}:1.1.0")).await {
-                Ok(pulled) => {
-                    moved += pulled.moved.received;
-                    break pulled.image;
-                }
-                Err(e) => {
-                    assert!(e.to_string().contains("run the same command again"), "{e}");
-                    to.is_clean();
-                }
-            }
-            assert!(pulls < 100, "it does not come to an end");
-        };
-        assert_eq!(image.manifest_digest(), second.manifest_digest());
-        to.store.verify(&image).expect("whole");
-        to.is_clean();
+        let moved = pull_through(&to, &format!("{web}:1.1.0"), &second, &mut pulls, 100).await;
         most = most.max(moved);
     }
     let cuts = cuts.load(Ordering::Relaxed);
@@ -121,30 +129,112 @@ async fn a_server_that_is_busy_is_asked_again_and_one_that_stays_so_is_named() {
 }
 
 #[tokio::test]
-async fn uploads_that_are_cut_are_begun_anew() {
+async fn a_registry_that_does_not_see_yet_what_it_was_given_is_asked_again() {
+    let Some(registry) = Registry::start("late registries") else { return };
+    let from = Home::new();
+    let (first, second) = two_versions(&from);
+    let proxy = Proxy::start(registry.port).await;
+    let web = proxy.repository("web");
+    // What `docker-registry` says where somebody else puts the same blob at that moment.
+    let late = |most: usize| {
+        let mut said = 0;
+        move |asked: &Asked<'_>| {
+            if asked.method != "PUT" || !asked.path.contains("/manifests/") || said == most {
+                return Fault::None;
+            }
+            said += 1;
+            Fault::Refuse(
+                400,
+                "{\"errors\": [{\"code\": \"DIGEST_INVALID\"}, {\"code\": \"MANIFEST_BLOB_UNKNOWN\"}]}",
+            )
+        }
+    };
+    proxy.set(late(3));
+    from.push_with(&first, &web, patient()).await.expect("pushes all the same");
+    Home::new().pull(&format!("{web}:1.0.0")).await.expect("it is there");
+    proxy.set(late(usize::MAX));
+    let e = from.push_with(&second, &web, patient()).await.expect_err("never").to_string();
+    assert!(e.contains("400") && e.contains("MANIFEST_BLOB_UNKNOWN"), "{e}");
+    proxy.set(|_| Fault::None);
+    from.push(&second, &web).await.expect("the same command again");
+    Home::new().pull(&format!("{web}:1.1.0")).await.expect("it is there");
+}
+
+#[tokio::test]
+async fn uploads_that_are_cut_200_times_are_begun_anew() {
     let Some(registry) = Registry::start("cut uploads") else { return };
     let from = Home::new();
-    let (first, _) = two_versions(&from);
+    let path = from.path().join("disk");
+    std::fs::write(&path, bytes(5, 6_000_000)).expect("written");
+    let image = from.add("web", "1.0.0", &path);
     let proxy = Proxy::start(registry.port).await;
-    let mut below = numbers(77);
-    proxy.set(move |asked| match (asked.method, below(3)) {
-        ("PUT" | "POST", 0) => Fault::CutSent(below(200_000) as usize),
-        (_, 1) => Fault::Cut(below(2) as usize),
-        _ => Fault::None,
-    });
-    let mut pushes = 0;
-    let pushed = loop {
-        pushes += 1;
-        match from.push(&first, &proxy.repository("web")).await {
-            Ok(pushed) => break pushed,
-            Err(e) => assert!(e.to_string().contains("run the same command again"), "{e}"),
-        }
-        assert!(pushes < 30);
-    };
-    let to = Home::new();
-    let pulled = to.pull(&format!("{}:1.0.0", registry.repository("web"))).await.expect("pulls");
-    assert_eq!((pulled.manifest, pulled.outcome), (pushed.manifest, Outcome::New));
-    to.store.verify(&pulled.image).expect("whole");
+    let cuts = Arc::new(AtomicUsize::new(0));
+    let (mut seed, mut pushes) = (0, 0);
+    while cuts.load(Ordering::Relaxed) < CUTS as usize {
+        seed += 1;
+        let (mut below, counted) = (numbers(seed * 77), cuts.clone());
+        proxy.set(move |asked| {
+            let fault = match (asked.method, below(3)) {
+                ("PUT", 0) => Fault::CutSent(below(200_000) as usize),
+                // Of what was done.
+                (_, 1) => Fault::NoAnswer,
+                _ => return Fault::None,
+            };
+            counted.fetch_add(1, Ordering::Relaxed);
+            fault
+        });
+        let name = format!("web{seed}");
+        let pushed = loop {
+            pushes += 1;
+            match from.push(&image, &proxy.repository(&name)).await {
+                Ok(pushed) => break pushed,
+                Err(e) => {
+                    assert!(e.to_string().contains("run the same command again"), "{e}");
+                    // A tag that is there means a box that is there.
+                    let (to, name) = (Home::new(), registry.repository(&name));
+                    if let Err(e) = to.pull(&format!("{name}:1.0.0")).await {
+                        assert!(e.to_string().contains("there is no box"), "{e}");
+                    }
+                }
+            }
+            assert!(pushes < 200, "it does not come to an end");
+        };
+        let to = Home::new();
+        let pulled = to.pull(&format!("{}:1.0.0", registry.repository(&name))).await;
+        let pulled = pulled.expect("pulls");
+        assert_eq!((pulled.manifest, pulled.outcome), (pushed.manifest, Outcome::New));
+        to.store.verify(&pulled.image).expect("whole");
+        to.is_clean();
+    }
+    eprintln!("{} cuts in {pushes} pushes", cuts.load(Ordering::Relaxed));
+}
+
+#[tokio::test]
+async fn a_folder_behind_a_web_server_that_is_cut_200_times_comes_whole() {
+    let from = Home::new();
+    let (_, second) = two_versions(&from);
+    let folder = from.path().join("boxes");
+    from.push(&second, &format!("dir:{}", folder.display())).await.expect("pushes");
+    let site = crate::server::Site::start(&folder);
+    let port = site.url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+    let proxy = Proxy::start(port).await;
+    let address = format!("http://127.0.0.1:{}/:1.1.0", proxy.port);
+    let cuts = Arc::new(AtomicUsize::new(0));
+    let (mut seed, mut pulls) = (0, 0);
+    while cuts.load(Ordering::Relaxed) < CUTS as usize {
+        seed += 1;
+        let (mut below, counted) = (numbers(seed * 991), cuts.clone());
+        proxy.set(move |_| {
+            if below(3) == 0 {
+                return Fault::None;
+            }
+            counted.fetch_add(1, Ordering::Relaxed);
+            Fault::Cut(below(120_000) as usize + 1)
+        });
+        let to = Home::new();
+        pull_through(&to, &address, &second, &mut pulls, 200).await;
+    }
+    eprintln!("{} cuts in {pulls} pulls", cuts.load(Ordering::Relaxed));
 }
 
 #[tokio::test]

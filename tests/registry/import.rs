@@ -190,14 +190,24 @@ fn what_is_hostile_or_no_disk_is_one_clear_error() {
     for file in ["up.box", "absolute.box"] {
         import(file, &["leads out of the archive"]);
     }
-    for file in ["link.box", "hard.box", "fifo.box", "device.box"] {
-        import(file, &["holds no disk image"]);
-    }
+    import("link.box", &["holds a symbolic link", "`link.img` is one"]);
+    import("fifo.box", &["holds a named pipe", "`pipe.img` is one"]);
+    import("device.box", &["holds a device", "dev/null` is one"]);
+    import(
+        "hard.box",
+        &["holds no disk image", "`hard.img` is a hard link, which is not followed"],
+    );
     import("twice.box", &["two members `box.img`"]);
     for file in ["cut.box", "cut.qcow2"] {
         import(file, &["error: cannot import"]);
     }
-    import("bomb.raw.zst", &["unpacks to more than"]);
+    import("bomb.raw.zst", &["unpacks to more than", "--max-ratio"]);
+    let limited = |file: &str, limit: &str, words: &[&str]| {
+        case.refused(&[file, limit, "--name", "x:1.0.0"], 1, words);
+    };
+    // What the hints name is there.
+    limited("bomb.raw.zst", "--max-ratio=1000000", &["no partition table and no filesystem"]);
+    limited("box.img", "--max-disk-size=1MiB", &["--max-disk-size"]);
     import("two.box", &["holds 2 disks"]);
     import("disks.box", &["holds 2 disks"]);
     import("backed.qcow2", &["backing file"]);
@@ -370,6 +380,49 @@ fn disks_of_kubevirt_and_podman_come_from_folders_archives_and_registries() {
     std::fs::remove_dir_all(case.home.path().join("cache/downloads")).expect("forgotten");
     case.refused(&["cd", "--name", "bad:1.0.0"], 1, &["arrived with other bytes"]);
     std::fs::write(case.dir.join("cd/blobs/sha256").join(&hex[7..]), &layer).expect("restored");
+
+    // Hostile disks in good layouts: archives of containerDisks, and what podman's machines have.
+    let bad_layer = |name: &str, script: &str, words: &[&str]| {
+        case.shell(&format!("rm -rf disk; mkdir disk; {script}"));
+        let bytes = read("bad");
+        let text = match name.starts_with("machine") {
+            true => of(&bytes, "fcos.qemu.x86_64.qcow2.zst"),
+            false => json!({"schemaVersion": 2, "mediaType": IMAGE,
+                "config": named("application/vnd.oci.image.config.v1+json", config.as_bytes()),
+                "layers": [named("application/vnd.oci.image.layer.v1.tar", &bytes)]})
+            .to_string(),
+        };
+        let index = json!({"schemaVersion": 2, "manifests": [one(&text, "x86_64", "qemu")]});
+        layout(
+            &case.dir.join(name),
+            &[&bytes, config.as_bytes(), nothing, text.as_bytes()],
+            &index,
+        );
+        case.refused(&[name, "--name", "bad:1.0.0", "--arch", "amd64"], 1, words);
+    };
+    let out = "leads out of the archive";
+    bad_layer("up", "tar -cf bad --transform 's,^box.img,disk/../../escaped,' box.img", &[out]);
+    bad_layer(
+        "link",
+        "ln -s ../../secret disk/x.img; tar -cf bad disk",
+        &["which is not followed"],
+    );
+    bad_layer(
+        "device",
+        "mknod disk/x.img c 1 5 || mkfifo disk/x.img; tar -cf bad disk",
+        &["which is not followed"],
+    );
+    bad_layer("machine-bomb", "yes | head -c 1G | zstd -q -1 > bad", &["unpacks to more than"]);
+    bad_layer("machine-cut", "head -c 50000 box.qcow2.zst > bad", &["cannot import"]);
+    bad_layer("machine-link", "ln -s ../secret x.img; tar -cf bad x.img", &["symbolic link"]);
+
+    // What cannot be imported is called by its address, and not by a file of the cache.
+    let no_disk = [b'x'; 1024];
+    let text = manifest.replace(&hex, &devbox::digest::FileDigest::of(&no_disk).to_string());
+    let text = text.replace(&format!("\"size\":{}", layer.len()), "\"size\":1024");
+    let index = json!({"schemaVersion": 2, "manifests": [named(IMAGE, text.as_bytes())]});
+    layout(&case.dir.join("no-disk"), &[&no_disk, config.as_bytes(), text.as_bytes()], &index);
+    case.refused(&["no-disk", "--name", "bad:1.0.0"], 1, &["cannot import `no-disk`"]);
 
     let Some(registry) = Registry::start("disks in registries") else { return };
     let to = |name: &str| format!("docker://127.0.0.1:{}/{name}", registry.port);

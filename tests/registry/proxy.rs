@@ -2,23 +2,37 @@
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+
+/// Bytes that a slow proxy takes at a time.
+const SLOW_PIECE: usize = 16 << 10;
 
 /// What becomes of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// Nothing.
     None,
+    /// No answer, and the connection stays.
+    Silent,
+    /// The request's body is taken in so many milliseconds, piece by piece.
+    Slow(u64),
     /// The connection ends behind so many bytes of the answer's body.
     Cut(usize),
+    /// The same, and nothing more comes, and the connection stays.
+    Stall(usize),
     /// The connection ends behind so many bytes of the request's body.
     CutSent(usize),
+    /// The request arrives, and the connection ends without an answer.
+    NoAnswer,
     /// This bit of the answer's body is another one, if it has it.
     Flip(usize),
     /// An answer with this status, and this header.
     Answer(u16, &'static str),
+    /// An answer with this status and this body, once the request is read.
+    Refuse(u16, &'static str),
     /// An answer with 200, these headers and this body.
     Says(&'static str, &'static str),
     /// The answer comes from another repository's name.
@@ -89,12 +103,24 @@ async fn serve(mut client: TcpStream, to: u16, choose: &Mutex<Box<Choose>>) -> s
     }
     let fault = (choose.lock().expect("lock"))(&Asked { method: &method, path: &path });
     let length = field(&head, "content-length").and_then(|v| v.parse().ok()).unwrap_or(0);
+    if fault == Fault::Silent {
+        return stay(client).await;
+    }
     if let Fault::Answer(status, header) = fault {
         let header = if header.is_empty() { String::new() } else { format!("{header}\r\n") };
         let answer = format!(
             "HTTP/1.1 {status} X\r\n{header}Content-Length: 0\r\nConnection: close\r\n\r\n"
         );
         read_body(&mut client, &mut body, length).await?;
+        client.write_all(answer.as_bytes()).await?;
+        return client.shutdown().await;
+    }
+    if let Fault::Refuse(status, said) = fault {
+        let (sent, length) = (length, said.len());
+        let answer = format!(
+            "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{said}"
+        );
+        read_body(&mut client, &mut body, sent).await?;
         client.write_all(answer.as_bytes()).await?;
         return client.shutdown().await;
     }
@@ -116,6 +142,14 @@ async fn serve(mut client: TcpStream, to: u16, choose: &Mutex<Box<Choose>>) -> s
     }
     request.push_str("Connection: close\r\n\r\n");
     server.write_all(request.as_bytes()).await?;
+    if let Fault::Slow(milliseconds) = fault {
+        let pieces = length.div_ceil(SLOW_PIECE) as u64;
+        while body.len() < length {
+            let to = (body.len() + SLOW_PIECE).min(length);
+            read_body(&mut client, &mut body, to).await?;
+            tokio::time::sleep(Duration::from_millis(milliseconds / pieces)).await;
+        }
+    }
     read_body(&mut client, &mut body, length).await?;
     if let Fault::CutSent(at) = fault
         && length > 0
@@ -125,6 +159,9 @@ async fn serve(mut client: TcpStream, to: u16, choose: &Mutex<Box<Choose>>) -> s
     }
     server.write_all(&body).await?;
     let (head, mut rest) = read_head(&mut server).await?;
+    if fault == Fault::NoAnswer {
+        return Ok(());
+    }
     client.write_all(head.as_bytes()).await?;
     let mut passed = 0;
     loop {
@@ -133,12 +170,15 @@ async fn serve(mut client: TcpStream, to: u16, choose: &Mutex<Box<Choose>>) -> s
         {
             *byte ^= 1 << (bit % 8);
         }
-        if let Fault::Cut(at) = fault
+        if let Fault::Cut(at) | Fault::Stall(at) = fault
             && passed + rest.len() >= at
             && method != "HEAD"
         {
             client.write_all(&rest[..at - passed]).await?;
-            return Ok(());
+            return match fault {
+                Fault::Stall(_) => stay(client).await,
+                _ => Ok(()),
+            };
         }
         client.write_all(&rest).await?;
         passed += rest.len();
@@ -149,6 +189,13 @@ async fn serve(mut client: TcpStream, to: u16, choose: &Mutex<Box<Choose>>) -> s
         }
         rest.truncate(n);
     }
+}
+
+/// Until the client goes.
+async fn stay(mut client: TcpStream) -> std::io::Result<()> {
+    let mut piece = [0; 4096];
+    while client.read(&mut piece).await? > 0 {}
+    Ok(())
 }
 
 /// The head with its empty line, and what came behind it.

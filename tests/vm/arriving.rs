@@ -11,7 +11,12 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A folder with the tiny box, as a registry would have it.
 fn shelf() -> String {
-    let project = Project::on_the_tiny_box("arriving-shelf");
+    shelf_of("arriving-shelf")
+}
+
+/// The same for one test alone.
+fn shelf_of(name: &str) -> String {
+    let project = Project::on_the_tiny_box(name);
     let shelf = format!("dir:{}", project.dir().join("shelf").display());
     run(&mut project.devbox(&["box", "push", "tiny:1.0.0", &shelf]));
     format!("{shelf}:1.0.0")
@@ -103,6 +108,42 @@ fn a_server_that_is_killed_while_a_guest_boots_is_started_again() {
     run(&mut project.devbox(&["ssh", "-c", "true"]));
     wait_for("the box", || exits_well(&project, &["box", "show", "tiny:1.0.0", "--verify"]));
     insist_on_blobs(&project);
+    project.clear();
+}
+
+/// The packs of the boxes in a folder go, or come back.
+fn packs(shelf: &str, there: bool) {
+    let folder = shelf.trim_start_matches("dir:").trim_end_matches(":1.0.0");
+    let blobs = PathBuf::from(folder).join("blobs/sha256");
+    let (mut moved, away) = (0, PathBuf::from(folder).join("away"));
+    std::fs::create_dir_all(&away).expect("a folder");
+    let (from, to) = if there { (&away, &blobs) } else { (&blobs, &away) };
+    for entry in std::fs::read_dir(from).expect("a folder").flatten() {
+        // Smaller ones have what QEMU reads as it starts.
+        if there || entry.metadata().expect("a blob").len() > 1 << 20 {
+            std::fs::rename(entry.path(), to.join(entry.file_name())).expect("moved");
+            moved += 1;
+        }
+    }
+    assert!(moved > 3, "{moved} packs");
+}
+
+#[test]
+fn a_machine_that_stands_still_can_be_suspended_and_stays_so() {
+    let (shelf, project) = (shelf_of("arriving-away"), project("arriving-suspended"));
+    packs(&shelf, false);
+    exits(&mut project.devbox(&["up", "--from", &shelf, "--timeout", "20s"]), 1);
+    let waits = || project.status()["arriving"]["progress"]["waits"] == true;
+    wait_for("a guest that stands still", waits);
+    run(&mut project.devbox(&["suspend"]));
+    assert_eq!(project.status()["state"], "suspended");
+    packs(&shelf, true);
+    wait_for("what was away", || !waits());
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(project.status()["state"], "suspended", "nobody but its user lets it go on");
+    run(&mut project.devbox(&["up"]));
+    run(&mut project.devbox(&["ssh", "-c", "true"]));
+    wait_for("the box", || exits_well(&project, &["box", "show", "tiny:1.0.0", "--verify"]));
     project.clear();
 }
 

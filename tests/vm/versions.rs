@@ -15,10 +15,12 @@ fn machine() -> String {
     TINY_MACHINE.replace("\"2m\"", "\"10m\"")
 }
 
-/// A version of a box `rolled`; what is in `/etc/hostname` tells them apart.
+/// A version of a box `rolled`; what a step wrote to `/etc/box` tells them apart, since a
+/// machine gets a hostname of its own.
 fn spec(version: &str, more: &str) -> String {
-    let seal = format!("[seal]\nhostname = \"v{}\"\n", version.replace('.', "-"));
-    let spec = tiny_spec("rolled", &seal)
+    let mark = version.replace('.', "-");
+    let step = format!("[[steps]]\ntype = \"shell\"\ninline = \"echo v{mark} > /etc/box\"\n");
+    let spec = tiny_spec("rolled", &step)
         .replace("version = \"1.0.0\"", &format!("version = \"{version}\"\n{more}"));
     format!("{spec}{}{DISK}", machine())
 }
@@ -140,9 +142,16 @@ fn a_machine_goes_forward_and_back_and_its_data_stays() {
     run(&mut project.devbox(&["box", "prune"]));
     run(&mut project.devbox(&["rollback", "-f"]));
     assert_eq!(project.status()["manifest"], before);
+    // One that no machine needed any more is kept as what differs from the newest, and is there all the same.
+    let listed = json(&project, &["box", "list", "--json"], 0);
+    let old = listed.as_array().expect("a list").iter().find(|b| b["reference"] == "rolled:1.0.0");
+    assert!(old.expect("is there")["difference_from"].is_string(), "{listed}");
+    let said = exits(&mut project.devbox(&["rollback", "-f", "--to", "1.0.0"]), 0);
+    assert!(said.err.contains("rolled:1.0.0 is whole again"), "{}", said.err);
+    assert_eq!(guest(&project, "cat /etc/box"), "v1-0-0");
     project.clear();
     let said = exits(&mut project.devbox(&["box", "prune"]), 0);
-    assert!(!said.out.contains("kept"), "{}", said.out);
+    assert!(!said.out.contains("kept for"), "{}", said.out);
 }
 
 #[test]

@@ -67,8 +67,12 @@ pub(super) fn reader(reader: &dyn ReadAt) -> Result<()> {
     Ok(())
 }
 
-/// The tree and all files.
+/// The tree, all files, and what may be emptied.
 pub(super) fn filesystem(fs: &dyn Filesystem) -> Result<()> {
+    match fs.spent() {
+        Ok(ranges) => assert!(ranges.iter().all(|range| range.start < range.end)),
+        Err(e) => error(&e),
+    }
     let tree = fs.tree()?;
     assert!(tree.nodes.len() as u64 <= limits().entries);
     limits().check_tree(&tree)?;

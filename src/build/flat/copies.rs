@@ -42,6 +42,12 @@ impl Copy {
         written.context(|| format!("cannot write `{}`", self.path.display()))
     }
 
+    /// Brings what was written to the disk.
+    pub(super) fn sync(&self) -> Result<()> {
+        let synced = self.file.sync_data();
+        synced.context(|| format!("cannot write `{}`", self.path.display()))
+    }
+
     /// Brings what was written to the disk, and reads it back as far as `end`.
     pub(super) fn settle(&mut self, end: u64, cancel: &CancellationToken) -> Result<()> {
         let (file, path) = (&self.file, &self.path);

@@ -1,10 +1,9 @@
-//! Where things are in a qcow2 that is written once (QEMU, docs/interop/qcow2.txt): header, the clusters that are
-//! written early, the tables of fixed places, the other clusters, the tables that describe them.
+//! Where things are in a qcow2 that is written once (QEMU, docs/interop/qcow2.txt): header, the tables of fixed places,
+//! the clusters of the disk, the tables that describe them.
 //!
-//! The first part of the file follows from the size of the disk and from the early clusters alone, so it can be written,
-//! and hashed, before anybody knows the rest.
+//! Where the clusters begin follows from the size of the disk alone, so some can be written before anybody knows the rest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{Error, Result};
 
@@ -19,27 +18,22 @@ const COUNTED: u64 = CLUSTER / 2;
 const COPIED: u64 = 1 << 63;
 /// Bytes of the header of version 3 (section "Header").
 const HEADER: u32 = 104;
+/// Where the first-level table begins: behind the header, in clusters.
+const L1: u64 = 1;
 
 /// The places of a file's parts; all in clusters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Layout {
     /// Size of the disk in bytes.
     size: u64,
-    /// How many clusters of the disk are written early. They stand behind the header.
-    early: u64,
 }
 
 /// What stands behind the clusters of the disk: bytes and their place in the file.
 pub(super) type Tables = Vec<(u64, Vec<u8>)>;
 
 impl Layout {
-    pub(super) fn new(size: u64, early: u64) -> Self {
-        Layout { size, early }
-    }
-
-    /// Where the first-level table begins: behind the header and the early clusters.
-    fn l1(self) -> u64 {
-        1 + self.early
+    pub(super) fn new(size: u64) -> Self {
+        Layout { size }
     }
 
     /// Entries of the first-level table.
@@ -49,7 +43,7 @@ impl Layout {
 
     /// Where the table of reference counts begins.
     fn refcounts(self) -> u64 {
-        self.l1() + self.l1_entries().div_ceil(ENTRIES)
+        L1 + self.l1_entries().div_ceil(ENTRIES)
     }
 
     /// Clusters of the table of reference counts: enough for a disk without a hole.
@@ -60,14 +54,9 @@ impl Layout {
         most.div_ceil(COUNTED).div_ceil(ENTRIES)
     }
 
-    /// Where the other clusters of the disk begin in the file, in bytes.
-    pub(super) fn late_place(self) -> u64 {
+    /// Where the clusters of the disk begin in the file, in bytes.
+    pub(super) fn data_place(self) -> u64 {
         (self.refcounts() + self.refcounts_size()) * CLUSTER
-    }
-
-    /// Where what is written early ends, in bytes.
-    pub(super) fn early_end(self) -> u64 {
-        self.l1() * CLUSTER
     }
 
     /// The first cluster.
@@ -84,7 +73,7 @@ impl Layout {
         // Not encrypted.
         out.extend([0; 4]);
         out.extend(l1_entries.to_be_bytes());
-        out.extend((self.l1() * CLUSTER).to_be_bytes());
+        out.extend((L1 * CLUSTER).to_be_bytes());
         out.extend((self.refcounts() * CLUSTER).to_be_bytes());
         out.extend(refcounts.to_be_bytes());
         // No snapshots; no features of any kind.
@@ -98,8 +87,13 @@ impl Layout {
     }
 
     /// The tables of a file in which the clusters of the disk stand where `places` says, the last of them in front of
-    /// `end`; and the length of the file. All places in bytes.
-    pub(super) fn tables(self, places: &BTreeMap<u64, u64>, end: u64) -> (Tables, u64) {
+    /// `end`, and nothing stands in the clusters at `free`; and the length of the file. All places in bytes.
+    pub(super) fn tables(
+        self,
+        places: &BTreeMap<u64, u64>,
+        free: &BTreeSet<u64>,
+        end: u64,
+    ) -> (Tables, u64) {
         let mut tables = vec![];
         let mut next = end;
         let mut l1 = vec![0; (self.l1_entries().div_ceil(ENTRIES) * CLUSTER) as usize];
@@ -116,7 +110,7 @@ impl Layout {
             tables.push((next, l2));
             next += CLUSTER;
         }
-        tables.push((self.l1() * CLUSTER, l1));
+        tables.push((L1 * CLUSTER, l1));
 
         // The blocks of counts count themselves.
         let used = next / CLUSTER;
@@ -128,8 +122,9 @@ impl Layout {
         for number in 0..blocks {
             let counted = (used + blocks - number * COUNTED).min(COUNTED);
             let mut block = vec![0; CLUSTER as usize];
-            for count in block.chunks_exact_mut(2).take(counted as usize) {
-                count.copy_from_slice(&1u16.to_be_bytes());
+            let clusters = (number * COUNTED..).map(|cluster| cluster * CLUSTER);
+            for (count, place) in block.chunks_exact_mut(2).take(counted as usize).zip(clusters) {
+                count.copy_from_slice(&u16::from(!free.contains(&place)).to_be_bytes());
             }
             put(&mut root, number, next);
             tables.push((next, block));
@@ -153,10 +148,10 @@ mod tests {
     fn each_cluster_of_the_file_is_counted_once() {
         // Two blocks of counts, and the case in which the second is needed for the blocks alone.
         for used in [1, 32_700, 32_756, 32_757, 32_758, 40_000] {
-            let layout = Layout::new(4 << 30, 0);
-            let first = layout.late_place();
+            let layout = Layout::new(4 << 30);
+            let first = layout.data_place();
             let places = (0..used).map(|number| (number, first + number * CLUSTER)).collect();
-            let (tables, length) = layout.tables(&places, first + used * CLUSTER);
+            let (tables, length) = layout.tables(&places, &BTreeSet::new(), first + used * CLUSTER);
             let (_, root) = tables.last().expect("the table of counts");
             let blocks: Vec<u64> = root
                 .chunks_exact(8)

@@ -61,8 +61,13 @@ fn a_disk_of_two_parts_is_the_disk() {
         for number in (0..count).filter(|number| !early.contains(number)) {
             if numbers.below(2) == 0 {
                 let start = number * CLUSTER + 4096 * numbers.below(16);
-                let range = start..start + 4096;
-                after[start as usize..range.end as usize].fill(numbers.below(256) as u8);
+                let mut range = start..start + 4096;
+                let mut byte = numbers.below(256) as u8;
+                if numbers.below(3) == 0 {
+                    (range, byte) = (number * CLUSTER..(number + 1) * CLUSTER, 0);
+                }
+                range.end = range.end.min(after.len() as u64);
+                after[range.start as usize..range.end as usize].fill(byte);
                 changed.push(range);
             }
         }
@@ -72,6 +77,45 @@ fn a_disk_of_two_parts_is_the_disk() {
         let written = written.expect("it writes");
         check(folder.path(), written, &after);
     }
+}
+
+/// Else a version of a box would move files that did not change, since they lie elsewhere in its file.
+#[test]
+fn clusters_stand_in_the_order_of_the_disk_whichever_were_written_early() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let before: Vec<u8> = (0..64 * CLUSTER).map(|at| (at / CLUSTER + 1) as u8).collect();
+    let mut after = before.clone();
+    let range = 7 * CLUSTER..7 * CLUSTER + 4096;
+    after[range.start as usize..range.end as usize].fill(0);
+    let memory = Memory(after.clone());
+    let whole = write(&memory, files(folder.path()), &CancellationToken::new()).expect("it writes");
+    for early in [vec![1, 2, 8, 63], (0..64).filter(|number| *number != 7).collect()] {
+        let part = write_early(&before, before.len() as u64, &early, folder.path());
+        let changed = [range.clone()];
+        let written = part.complete(&memory, &changed, &CancellationToken::new());
+        let written = written.expect("it writes");
+        check(folder.path(), written, &after);
+        assert_eq!(written.digest, whole.digest, "{early:?}");
+    }
+}
+
+#[test]
+fn clusters_that_became_zeros_count_nothing_and_a_file_full_of_them_is_written_anew() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let before = vec![7; 64 * CLUSTER as usize];
+    let early: Vec<u64> = (0..32).collect();
+    let lengths = [33..36, 33..60].map(|gone: Range<u64>| {
+        let mut after = before.clone();
+        let range = gone.start * CLUSTER..gone.end * CLUSTER;
+        after[range.start as usize..range.end as usize].fill(0);
+        let memory = Memory(after.clone());
+        let part = write_early(&before, before.len() as u64, &early, folder.path());
+        let written = part.complete(&memory, &[range], &CancellationToken::new());
+        let written = written.expect("it writes");
+        check(folder.path(), written, &after);
+        written.length
+    });
+    assert!(lengths[1] < lengths[0], "{lengths:?}");
 }
 
 #[test]

@@ -3,10 +3,11 @@
 //! After the last service stopped, the image's own kernel and initrd are started directly with a
 //! shell as the only process, which runs the seal's script from a second disk. Nothing can be
 //! written behind it. Kernel, initrd and command line are those of the default boot entry, read in
-//! this process. Afterwards [`check`] reads the result with devbox's own readers: what the guest
-//! said about itself decides nothing.
+//! this process. Then the filesystems' [`journals`] are emptied. Afterwards [`check`] reads the
+//! result with devbox's own readers: what the guest said about itself decides nothing.
 
 pub mod check;
+pub(in crate::build) mod journals;
 mod kernel;
 pub(in crate::build) mod planted;
 mod report;

@@ -100,9 +100,17 @@ fn root(dir: &Path) {
         write(dir, &format!("usr/lib/app/{source}.py"), "1");
     }
     write(dir, "usr/lib/app/hash.py", "1");
-    let old = std::fs::File::open(dir.join("usr/lib/app/old.py")).expect("opens");
+    // Of a source that a step changed, and compiled before that.
+    write(dir, "usr/lib/app/changed.py", "2");
+    let before = "usr/lib/app/__pycache__/changed.cpython-311.pyc";
+    write(dir, before, "");
+    fs::write(dir.join(before), [0xa7, 13, 13, 10, 0, 0, 0, 0, 9, 9, 9, 9, 1, 0, 0, 0, 0xe3])
+        .expect("written");
     let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(EPOCH as u64 - 5);
-    old.set_modified(time).expect("set");
+    for path in ["usr/lib/app/old.py", before] {
+        let old = std::fs::File::open(dir.join(path)).expect("opens");
+        old.set_modified(time).expect("set");
+    }
 }
 
 /// Runs the steps; what the script said.
@@ -190,6 +198,7 @@ fn the_steps_give_each_path_its_sealed_value_under_every_shell() {
             "tmp/.hidden",
             "usr/lib/app/__pycache__/new.cpython-311.pyc",
             "usr/lib/app/__pycache__/a new.cpython-311.pyc",
+            "usr/lib/app/__pycache__/changed.cpython-311.pyc",
         ] {
             assert!(fs::symlink_metadata(image.join(gone)).is_err(), "{shell:?}: {gone} is left");
         }

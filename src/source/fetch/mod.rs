@@ -1,6 +1,7 @@
 //! Downloads with a known digest: verified while they arrive, resumed after an interruption, and
 //! visible only when they are whole and right.
 
+mod lasting;
 mod partial;
 mod response;
 mod running;
@@ -16,9 +17,10 @@ use futures_util::StreamExt as _;
 use reqwest::{Client, Response, header};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::lasting::{is_untrusted, lasting, redirects, redirects_at_home, sent_away};
 use self::partial::{Origin, Partial};
-pub(crate) use self::response::reason;
 use self::response::{Answer, validator};
+pub(crate) use self::response::{SILENT, reason};
 use self::running::Running;
 pub use self::running::kind;
 use super::address::Address;
@@ -32,7 +34,9 @@ use crate::host::free_bytes;
 const CONNECT: Duration = Duration::from_secs(30);
 /// How long the stream may stand still before the connection counts as lost.
 const STALL: Duration = Duration::from_secs(60);
-/// How often progress is told.
+/// Most redirects of one request: mirrors and their directories need two or three.
+const REDIRECTS: usize = 8;
+/// How often progress is told, and looked how much space is left.
 const PROGRESS: Duration = Duration::from_millis(200);
 /// Bytes that stay free on the disk: a full disk breaks more than this download.
 const SPARE: u64 = 64 << 20;
@@ -86,6 +90,7 @@ impl Fetcher {
             .user_agent(concat!("devbox/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT)
             .read_timeout(STALL)
+            .redirect(redirects(REDIRECTS))
             .build()
             .map_err(|e| Error::failed("cannot prepare for downloads").cause(reason(&e)))?;
         Ok(Fetcher { client, retry })
@@ -145,7 +150,7 @@ impl Fetcher {
         loop {
             let attempt = async {
                 let response = self.client.get(address.url()).send().await;
-                let response = response.map_err(|e| Ended::Lost(reason(&e)))?;
+                let response = response.map_err(|e| ended(address, &e))?;
                 let mut body = Answer::of(&response, 0).whole(address, response)?.bytes_stream();
                 let mut bytes = vec![];
                 while let Some(chunk) = body.next().await {
@@ -293,7 +298,7 @@ impl Job<'_> {
                 request = request.header(header::IF_RANGE, validator);
             }
         }
-        let response = request.send().await.map_err(|e| Ended::Lost(reason(&e)))?;
+        let response = request.send().await.map_err(|e| ended(self.address, &e))?;
         let answer = Answer::of(&response, progress.done);
         match answer {
             Answer::Complete => return Ok(()),
@@ -348,6 +353,8 @@ impl Job<'_> {
             if told.elapsed() >= PROGRESS {
                 told = Instant::now();
                 self.tell(progress);
+                // Others write, too, and a server need not say how much it sends.
+                self.check_space(progress)?;
             }
         }
         self.tell(progress);
@@ -369,10 +376,7 @@ impl Job<'_> {
     }
 
     fn check_space(&self, progress: &Progress) -> Result<()> {
-        let Some(missing) = progress.origin.total.map(|total| total.saturating_sub(progress.done))
-        else {
-            return Ok(());
-        };
+        let missing = progress.origin.total.map_or(0, |total| total.saturating_sub(progress.done));
         let folder = self.partial.bytes.parent().unwrap_or(Path::new("."));
         let free = free_bytes(folder)?;
         if missing.saturating_add(SPARE) <= free {
@@ -413,6 +417,14 @@ impl Job<'_> {
 
 fn stopped(address: &Address) -> Error {
     Error::interrupted(format!("the download of `{address}` was interrupted"))
+}
+
+fn ended(address: &Address, e: &reqwest::Error) -> Ended {
+    let trust = "Add the certificate of its authority to those that this system trusts.";
+    match lasting(&format!("cannot fetch `{address}`"), e, trust) {
+        Some(lasting) => Ended::Failed(lasting),
+        None => Ended::Lost(reason(e)),
+    }
 }
 
 fn unreachable(address: &Address, why: &str) -> Error {

@@ -3,7 +3,7 @@
 use reqwest::header::{self, HeaderMap};
 use reqwest::{Response, StatusCode};
 
-use super::Ended;
+use super::{Ended, sent_away};
 use crate::error::Error;
 use crate::source::address::Address;
 
@@ -54,7 +54,10 @@ impl Answer {
         match self {
             Answer::Whole => Ok(response),
             Answer::Busy(status) => Err(Ended::Lost(format!("the server answers {status}"))),
-            Answer::Refused(status) => Err(Error::failed(format!(
+            Answer::Refused(status) => {
+                Err(sent_away(&format!("cannot fetch `{address}`"), &response)
+                    .unwrap_or_else(|| {
+                        Error::failed(format!(
                 "cannot fetch `{address}`: the server answers {status}"
             ))
             .hint(match status {
@@ -66,7 +69,9 @@ impl Answer {
                 }
                 _ => "Check the address, then run the same command again.",
             })
-            .into()),
+                    })
+                    .into())
+            }
             Answer::Rest { .. } | Answer::Complete | Answer::Mismatch => {
                 Err(Ended::Lost("the server sent a part of the file unasked".to_owned()))
             }
@@ -92,10 +97,13 @@ pub(super) fn validator(headers: &HeaderMap) -> Option<String> {
     text(header::ETAG).filter(|tag| !tag.starts_with("W/")).or_else(|| text(header::LAST_MODIFIED))
 }
 
+/// That nothing came for as long as somebody waits.
+pub(crate) const SILENT: &str = "the server does not answer in time";
+
 /// The innermost reason of a failed request, without the address, which may hold secrets.
 pub(crate) fn reason(e: &reqwest::Error) -> String {
     if e.is_timeout() {
-        return "the server does not answer in time".to_owned();
+        return SILENT.to_owned();
     }
     let mut innermost: &dyn std::error::Error = e;
     while let Some(source) = innermost.source() {

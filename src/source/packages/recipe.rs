@@ -7,7 +7,7 @@ use crate::source::disk::Ids;
 use crate::spec::types::{Arch, Packages};
 
 /// Changes whenever this file changes what comes out: part of the cache's key.
-pub(super) const VERSION: u32 = 5;
+pub(super) const VERSION: u32 = 6;
 
 /// Boots, gets an address, can be reached; nothing is recommended, each is needed.
 ///
@@ -233,7 +233,8 @@ pub(super) fn write_script(files: &[ImageFile]) -> String {
 ///
 /// `/tmp` is mmdebstrap's: it keeps its apt configuration there until its own clean-up. Without that
 /// file the clean-up's `apt-get update` and `clean` work on the host, and as root they empty its lists.
-pub(super) const FINISH: &str = r#"
+pub(super) const FINISH: &str = concat!(
+    r#"
 chmod 0444 "$1/etc/machine-id"
 mkdir -p "$1/boot/efi" "$1/var/lib/dbus"
 ln -sf /etc/machine-id "$1/var/lib/dbus/machine-id"
@@ -251,7 +252,11 @@ rm -f "$1"/etc/passwd- "$1"/etc/group- "$1"/etc/shadow- "$1"/etc/gshadow- "$1"/e
 rm -f "$1"/var/cache/debconf/*-old "$1"/var/lib/dpkg/*-old "$1/var/cache/ldconfig/aux-cache"
 rm -f "$1/var/lib/systemd/random-seed" "$1/var/lib/systemd/credential.secret"
 find "$1/var/log" -type f -delete
-"#;
+if [ -x "$1/usr/bin/python3" ]; then chroot "$1" python3 -I -S -B - /usr "$SOURCE_DATE_EPOCH" <<'END-OF-PROGRAM'
+"#,
+    include_str!("compiled.py"),
+    "END-OF-PROGRAM\nfi\n"
+);
 
 #[cfg(test)]
 mod tests {
@@ -326,6 +331,48 @@ mod tests {
     #[test]
     fn the_last_script_leaves_the_folder_of_mmdebstraps_own_configuration_alone() {
         assert!(!FINISH.contains("\"$1\"/tmp") && !FINISH.contains("$1/tmp"), "{FINISH}");
+    }
+
+    #[test]
+    fn compiled_python_names_the_time_of_its_source_and_not_its_hash() {
+        const PYTHON: &str = "import sys, py_compile, os\n\
+            for name, time in (('old', 5), ('new', 99), ('other', 5)):\n\
+            \x20   open(name + '.py', 'w').write('x = 1')\n\
+            \x20   os.utime(name + '.py', (time, time))\n\
+            \x20   py_compile.compile(name + '.py')\n\
+            open('other.py', 'w').write('x = 2')\n\
+            py_compile.compile('old.py', cfile='__pycache__/none.py-1.pyc')\n";
+        let dir = tempfile::tempdir().expect("a folder");
+        let run = |program: &str, words: &[&str]| {
+            let mut command = std::process::Command::new("python3");
+            command.args(["-I", "-S", "-B", "-c", program]).args(words).current_dir(dir.path());
+            command.env("SOURCE_DATE_EPOCH", "7").status()
+        };
+        match run(PYTHON, &[]) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return,
+            made => assert!(made.expect("python3 runs").success()),
+        }
+        let read = |name: &str| {
+            let mut found = std::fs::read_dir(dir.path().join("__pycache__")).expect("a folder");
+            let path = found
+                .find_map(|entry| {
+                    let path = entry.expect("reads").path();
+                    path.to_string_lossy().contains(&format!("/{name}.")).then_some(path)
+                })
+                .expect("compiled");
+            std::fs::read(path).expect("reads")
+        };
+        let before = ["old", "new", "other", "none"].map(read);
+        assert!(before.iter().all(|bytes| bytes[4] == 3), "the hash");
+        for _ in 0..2 {
+            let done = run(include_str!("compiled.py"), &[".", "7"]).expect("python3 runs");
+            assert!(done.success());
+            let after = ["old", "new", "other", "none"].map(read);
+            assert_eq!(after[0][4..16], [0, 0, 0, 0, 5, 0, 0, 0, 5, 0, 0, 0]);
+            assert_eq!(after[1][4..16], [0, 0, 0, 0, 7, 0, 0, 0, 5, 0, 0, 0], "as in the image");
+            assert_eq!(after[0][16..], before[0][16..]);
+            assert_eq!(after[2..], before[2..], "of another source, and of none");
+        }
     }
 
     #[test]

@@ -2,14 +2,15 @@
 step caches
 absent var/cache/ldconfig/aux-cache var/cache/man/index.db var/lib/mlocate/mlocate.db var/lib/plocate/plocate.db
 hollow var/cache/man var/cache/fontconfig
-# A .pyc names its source's time unless it names its hash. The sources that the build brought get
-# another time below, so such a .pyc would be stale in every machine.
+# A .pyc names its source's time unless it names its hash. The sources that the build brought or changed get
+# another time below, so such a .pyc would be stale in every machine; or, if it is one from before a change that kept the size,
+# it would be taken for right, since that source had been given the same time.
 # Ten thousand of them are not rare, and under emulation a process for each takes minutes: one reads all headers (flags are
 # the fifth byte, PEP 552), and the shell compares times itself.
 for root in usr opt srv; do
     [ -d "$root" ] || continue
     find "$root" -xdev -type f -path '*/__pycache__/*.pyc' ! -path '*
-*' -size +15c -newer "$W/epoch"
+*' -size +15c
 done > "$W/pyc"
 tr '\n' '\0' < "$W/pyc" | xargs -0 -r head -q -c 5 | od -An -v -tu1 -w5 > "$W/headers"
 [ "$(wc -l < "$W/pyc")" -eq "$(wc -l < "$W/headers")" ] || fail "cannot read .pyc files"

@@ -39,7 +39,7 @@ pub(super) struct Found {
 /// Kind `Undetermined`: as [`tar::members`]; there is no disk or there are several; or a digest of
 /// an OVA's manifest does not hold.
 pub(super) fn disk(file: &Source, limits: &Limits) -> Result<Found> {
-    let members = tar::members(file, limits)?;
+    let tar::Members { files: members, special } = tar::members(file, limits)?;
     if let Some((layer, kind)) = oci::layer(file, &members, limits)? {
         let (source, member) = (file.inside(&layer.name, layer.bytes.clone()), layer.name.clone());
         return Ok(Found { source, member, kind, notes: vec![] });
@@ -52,6 +52,12 @@ pub(super) fn disk(file: &Source, limits: &Limits) -> Result<Found> {
         (None, true) => "OVA",
         (None, false) => "tar archive",
     };
+    // A plain archive can be one of a filesystem, with a disk in it; those two are for disks alone.
+    if let (Some((what, name)), true) = (special.first(), kind != "tar archive") {
+        return Err(Error::undetermined(format!("the {kind} `{}` holds a {what}", file.name()))
+            .cause(format!("`{name}` is one, and a disk needs none"))
+            .hint("Unpack it, look at what is in it, and use the disk image by itself."));
+    }
     let mut disks = vec![];
     let mut others = vec![];
     let mut seeds = vec![];
@@ -94,12 +100,20 @@ pub(super) fn disk(file: &Source, limits: &Limits) -> Result<Found> {
         .hint("Unpack the one that you mean, and use it by itself."));
     }
     let Some((member, source)) = disks.pop() else {
-        return Err(Error::undetermined(format!(
-            "the {kind} `{}` holds no disk image",
-            file.name()
-        ))
-        .detail(if others.is_empty() { "it holds no file".to_owned() } else { list(&others) })
-        .hint("Check that the file is the right one."));
+        let followed = special
+            .iter()
+            .map(|(what, name)| format!("`{name}` is a {what}, which is not followed"));
+        let error =
+            Error::undetermined(format!("the {kind} `{}` holds no disk image", file.name()))
+                .detail(if others.is_empty() {
+                    "it holds no file".to_owned()
+                } else {
+                    list(&others)
+                });
+        return Err(followed
+            .take(NAMED)
+            .fold(error, Error::detail)
+            .hint("Check that the file is the right one."));
     };
     if let Some(metadata) = &metadata {
         check_metadata(file, member, &seeds, &source, metadata)?;

@@ -3,6 +3,7 @@
 //! Kernel documentation, "Journal (jbd2)", and fs/jbd2/recovery.c. The device is never written.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 
 use super::blockmap::{self, Run};
 use super::checksum::{START, crc32c, crc32c_without};
@@ -51,6 +52,15 @@ pub(super) struct Replay {
 pub(super) fn replay(volume: &Volume) -> Result<Replay> {
     let journal = Journal::open(volume)?;
     journal.replay()
+}
+
+/// Where the blocks behind the superblock of an empty journal stand, in bytes: nothing of one is read before it is
+/// written again (fs/jbd2/recovery.c, `jbd2_journal_recover`: with `s_start` 0 there is no pass). None of another.
+///
+/// # Errors
+/// No journal inside the filesystem, damage, or an unread feature.
+pub(super) fn spent(volume: &Volume) -> Result<Vec<Range<u64>>> {
+    Journal::open(volume)?.spent()
 }
 
 struct Journal<'a> {
@@ -280,6 +290,23 @@ impl<'a> Journal<'a> {
             }
         }
         Ok((complete, sequence))
+    }
+
+    fn spent(&self) -> Result<Vec<Range<u64>>> {
+        if self.start != 0 {
+            return Ok(vec![]);
+        }
+        self.refuse_fast_commits(self.sequence)?;
+        let mut places = vec![];
+        for run in &self.runs {
+            let first = run.logical.max(1);
+            let end = (run.logical + run.count).min(u64::from(self.length));
+            if first < end {
+                let at = self.volume.offset(run.physical + (first - run.logical), end - first)?;
+                places.push(at..at + (end - first) * u64::from(self.volume.sb.block_size));
+            }
+        }
+        Ok(places)
     }
 
     /// The checksum at the end of descriptor and revoke blocks; `Some` if it is wrong.

@@ -31,6 +31,7 @@ mod xattr;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use self::group::Group;
@@ -150,5 +151,13 @@ impl Filesystem for Ext4 {
 
     fn stretches(&self, node: &Node) -> Result<Option<Vec<Stretch>>> {
         content::stretches(&self.volume, &self.file(node)?)
+    }
+
+    fn spent(&self) -> Result<Vec<Range<u64>>> {
+        let features = &self.volume.sb.features;
+        if features.incompat(feature::RECOVER) || !features.compat(feature::HAS_JOURNAL) {
+            return Ok(vec![]);
+        }
+        journal::spent(&self.volume)
     }
 }

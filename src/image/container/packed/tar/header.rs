@@ -19,8 +19,10 @@ pub(super) enum Type {
     Pax,
     /// Attributes of all further entries.
     PaxGlobal,
-    /// A directory, a link, a device, a pipe: without contents.
-    Other,
+    /// A directory or a volume's label: without contents.
+    Folder,
+    /// A link, a device, a pipe, which is never followed or made: without contents.
+    Special(&'static str),
 }
 
 /// One entry's header.
@@ -51,9 +53,13 @@ impl Header {
         }
         let kind = match block[156] {
             // Before ustar, a directory was a file whose name ends in a slash.
-            0 if name.ends_with(b"/") => Type::Other,
+            0 if name.ends_with(b"/") => Type::Folder,
             0 | b'0' | b'7' => Type::Regular,
-            b'1'..=b'6' | b'V' => Type::Other,
+            b'5' | b'V' => Type::Folder,
+            b'1' => Type::Special("hard link"),
+            b'2' => Type::Special("symbolic link"),
+            b'3' | b'4' => Type::Special("device"),
+            b'6' => Type::Special("named pipe"),
             b'S' => Type::GnuSparse,
             b'L' => Type::LongName,
             b'K' => Type::LongLink,

@@ -22,6 +22,8 @@ use crate::image::{Limits, ReadAt};
 
 /// Most members; a disk comes with a handful of files, a root filesystem with tens of thousands.
 const MEMBERS: usize = 1000;
+/// Characters that are shown of the name of a member that is not read.
+const NAME: usize = 200;
 /// Longest pax header or long name in bytes.
 const EXTENDED: u64 = 1 << 20;
 
@@ -37,24 +39,33 @@ pub(super) struct Member {
     pub(super) bytes: Arc<dyn ReadAt>,
 }
 
+/// What an archive holds.
+#[derive(Default)]
+pub(super) struct Members {
+    /// The regular files.
+    pub(super) files: Vec<Member>,
+    /// Links, devices and pipes: what each is, and its path in the archive.
+    pub(super) special: Vec<(&'static str, String)>,
+}
+
 /// Whether a file begins with a tar header: a name, and a checksum that holds. The oldest form
 /// (`tar --format=v7`) has no mark.
 pub(super) fn is_tar(head: &[u8]) -> bool {
     head.first().is_some_and(|first| *first != 0) && Header::parse(head).is_ok()
 }
 
-/// The regular files of an archive.
+/// The members of an archive.
 ///
 /// # Errors
 /// Kind `Undetermined`: the archive is damaged, cut short or followed by something else, has too
 /// many members, two of one name, or a member of a kind that is not read.
-pub(super) fn members(archive: &Source, limits: &Limits) -> Result<Vec<Member>> {
+pub(super) fn members(archive: &Source, limits: &Limits) -> Result<Members> {
     let bad = |why: String| {
         Error::undetermined(format!("the tar archive `{}` cannot be read", archive.name()))
             .cause(why)
             .hint("Fetch or make the archive again, or unpack it and use the disk image inside.")
     };
-    let (members, names) = (vec![], HashSet::new());
+    let (members, names) = (Members::default(), HashSet::new());
     let mut walk = Walk { archive, limits, at: 0, members, names, pieces: sparse::PIECES };
     walk.run().map_err(|fault| match fault {
         Fault::Archive(why) => bad(why),
@@ -94,7 +105,7 @@ struct Walk<'a> {
     archive: &'a Source,
     limits: &'a Limits,
     at: u64,
-    members: Vec<Member>,
+    members: Members,
     names: HashSet<String>,
     /// How many pieces sparse members may still have.
     pieces: usize,
@@ -134,15 +145,20 @@ impl Walk<'_> {
                     let ahead = std::mem::take(&mut ahead);
                     self.member(&block, &header, ahead)?;
                 }
-                Type::Other => {
-                    let name = String::from_utf8_lossy(&header.name).into_owned();
-                    let records = std::mem::take(&mut ahead).records;
+                Type::Folder | Type::Special(_) => {
+                    let Ahead { name, records } = std::mem::take(&mut ahead);
+                    let name = records.path.clone().or(name).unwrap_or(header.name);
+                    let name = String::from_utf8_lossy(&name).into_owned();
                     if header.size != 0 || records.size.unwrap_or(0) != 0 || records.is_sparse() {
                         return Err(format!(
                             "`{}` is no regular file, but has contents",
                             name.escape_debug()
                         )
                         .into());
+                    }
+                    if let Type::Special(what) = header.kind {
+                        let name = name.escape_debug().to_string();
+                        self.members.special.push((what, name.chars().take(NAME).collect()));
                     }
                 }
             }
@@ -196,7 +212,7 @@ impl Walk<'_> {
         let name = records.sparse_name.clone().or(records.path.clone()).or(name);
         let name = shown(&name.unwrap_or_else(|| header.name.clone()))?;
         let known = |why: String| format!("the member `{name}` {why}");
-        if self.members.len() >= MEMBERS {
+        if self.members.files.len() >= MEMBERS {
             return Err(
                 format!("it has more than {MEMBERS} members; disk images come with few").into()
             );
@@ -250,7 +266,7 @@ impl Walk<'_> {
             return Err(format!("it has two members `{name}`").into());
         }
         self.at = end;
-        self.members.push(Member { name, bytes });
+        self.members.files.push(Member { name, bytes });
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use super::workshop::{Workshop, not_run, open, run};
 use crate::error::Kind;
 use crate::image::filesystem::ext4::journal::MAGIC;
 use crate::image::oracle::Mount;
+use crate::image::tree::Filesystem as _;
 
 fn sync(path: &Path) {
     File::open(path).unwrap().sync_all().unwrap();
@@ -71,6 +72,7 @@ fn compare(test: &str, arguments: &[&str], options: &str) {
     let before = fs::read(&cut).unwrap();
     let filesystem = open(&cut).unwrap();
     assert!(filesystem.notes()[0].contains("replayed in memory"), "{:?}", filesystem.notes());
+    assert_eq!(filesystem.spent().unwrap(), [], "it has something to replay");
     let size = filesystem.volume.sb.block_size as usize;
     let on_disk = |block: u64| &before[block as usize * size..][..size];
     let is_stale = |block: u64| filesystem.volume.block(block).unwrap() != on_disk(block);
