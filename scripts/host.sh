@@ -54,6 +54,7 @@ dmsetup|dmsetup|what the guest of a test sees mapped
 acl|setfacl|access lists on test files
 libcap2-bin|setcap|capabilities on test files
 sudo|sudo|runs a test as a plain user
+squashfs-tools|mksquashfs|packs files as a repacked image has them
 strace|strace|shows which files a program opens
 shellcheck|shellcheck|checks the scripts
 xz-utils|xz|compressed images
