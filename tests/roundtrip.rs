@@ -48,7 +48,7 @@ fn every_container_and_the_way_back_keep_the_disk_and_its_content() {
     assert!(bytes1.starts_with("bytes1:") && box1.starts_with("box1:"), "{bytes1}{box1}");
     let desk = tempfile::tempdir().expect("a folder");
     let mut seen = 0;
-    containers::each(&lab.path("a.raw"), desk.path(), &mut |name, path| {
+    containers::each(&lab.path("a.raw"), desk.path(), &|_| true, &mut |name, path| {
         assert_eq!(level(text(path), "disk"), bytes1, "{name}");
         assert_eq!(level(text(path), "content"), box1, "{name}");
         seen += 1;

@@ -76,10 +76,15 @@ const MADE: &[(&str, &str)] = &[
 const BACK: &[(&str, &str)] =
     &[("qcow2", "qcow2"), ("vmdk", "vmdk"), ("vhd,", "vpc"), ("vhdx", "vhdx")];
 
-/// Calls `check` with the name and the path of every container around `disk`, and with the raw disk
-/// that `qemu-img` makes of it again. Each is removed after its turn.
-pub(crate) fn each(disk: &Path, desk: &Path, check: &mut dyn FnMut(&str, &Path)) {
-    for (name, script) in MADE {
+/// Calls `check` with the name and the path of every container around `disk` whose name is `wanted`, and with the raw
+/// disk that `qemu-img` makes of it again. Each is removed after its turn.
+pub(crate) fn each(
+    disk: &Path,
+    desk: &Path,
+    wanted: &dyn Fn(&str) -> bool,
+    check: &mut dyn FnMut(&str, &Path),
+) {
+    for (name, script) in MADE.iter().filter(|(name, _)| wanted(name)) {
         let room = tempfile::tempdir_in(desk).expect("a folder");
         std::os::unix::fs::symlink(disk, room.path().join("disk.raw")).expect("a link");
         // tar must not pack the link itself.
