@@ -26,6 +26,7 @@ use crate::host::Paths;
 use crate::machine::Machine;
 use crate::machine::card;
 use crate::machine::instance::{Instance, State};
+use crate::machine::lock::Lock;
 use crate::machine::process::Process;
 use crate::machine::record::{Ready, Record};
 use clock::{Clocks, Sleep};
@@ -222,9 +223,16 @@ async fn work(
 
 /// A machine that a devbox held still which died then: whoever attaches to it lets it go on.
 async fn go_on(left: &Running, log: &Log) {
-    // Held while it is meant to stand still.
-    let Ok(_lock) = left.instance.lock("devbox helper") else { return };
     let (files, name) = (left.instance.files(), left.instance.name());
+    // Held while it is meant to stand still, and never waited for: whoever does that ends soon.
+    if Lock::holder(&files.lock()).is_some() || !files.still().exists() {
+        return;
+    }
+    let Ok(_lock) = left.instance.lock("devbox helper") else { return };
+    // It is removed before the lock is let go: held again and done in between, there is nothing to mend.
+    if !files.still().exists() {
+        return;
+    }
     let uuid = &left.record.uuid;
     let events = Events::silent();
     match Machine::attach(name, uuid, files.dir(), files.runtime(), &events).await {
